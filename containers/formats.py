@@ -1,0 +1,194 @@
+"""How a chat is rendered and what a row of each role holds: one definition each, for training, scoring and serving.
+
+A chat is rendered in pieces. The template is filled with placeholders instead of contents; its own text is encoded
+with special tokens recognised, each content is encoded with special tokens spelt out as plain text. So a control
+token written literally by a user never becomes one, and the assistant's tokens are known exactly, whatever the
+template, without a `{% generation %}` mark in it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from containers.contract import Dataset, Role, Split, StageError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Message = dict[str, str]
+"""`{"role": "system" | "user" | "assistant", "content": "..."}`"""
+
+MARK = re.compile("\ue000(\\d+)\ue001")
+
+COLUMNS: dict[Role, tuple[str, ...]] = {
+    "corpus": ("text",),
+    "instructions": ("messages",),
+    "preferences": ("prompt", "chosen", "rejected"),
+    "problems": ("messages", "answer"),
+}
+"""The columns that every row of a role has; `SIDE_COLUMNS` may be null."""
+SIDE_COLUMNS = ("id", "source", "task", "answer")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of a conversation and, for each, whether the loss falls on it."""
+
+    ids: list[int] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)
+
+    def extend(self, ids: list[int], *, trained: bool = False) -> None:
+        """Append `ids`, all trained or none."""
+        self.ids.extend(ids)
+        self.trained.extend([trained] * len(ids))
+
+
+class ChatFormat:
+    """A tokenizer and its chat template, loaded without transformers (the served bundle uses it too)."""
+
+    def __init__(self, tokenizer: Any, template: str, names: dict[str, Any]) -> None:
+        """Take a `tokenizers.Tokenizer`, the jinja source, and tokenizer_config.json's values."""
+        self.tokenizer = tokenizer
+        self.template = template
+        self.names = names
+
+    @classmethod
+    def load(cls, folder: Path) -> "ChatFormat":
+        """Load tokenizer.json, tokenizer_config.json and chat_template.jinja; raises StageError when one is absent."""
+        from tokenizers import Tokenizer
+
+        missing = [n for n in ("tokenizer.json", "tokenizer_config.json") if not (folder / n).is_file()]
+        if missing:
+            raise StageError(f"{folder} holds no {missing[0]}: a fast tokenizer is needed beside the weights")
+        names = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        jinja = folder / "chat_template.jinja"
+        template = jinja.read_text(encoding="utf-8") if jinja.is_file() else names.get("chat_template") or ""
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template, names)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; a special token written in it stays text."""
+        self.tokenizer.encode_special_tokens = True
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_control(self, text: str) -> list[int]:
+        """Return the ids of the template's own text, special tokens recognised."""
+        self.tokenizer.encode_special_tokens = False
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
+        """Return the text of `ids`, control tokens shown only if asked."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=not control)
+        return text
+
+    def token_id(self, name: str) -> int | None:
+        """Return the id of a named token (`eos_token`, `bos_token`, `pad_token`), None where there is none."""
+        value = self.names.get(name)
+        text = value.get("content") if isinstance(value, dict) else value
+        found: int | None = self.tokenizer.token_to_id(text) if text else None
+        return found
+
+    @cached_property
+    def end_of_turn(self) -> int | None:
+        """The id of the control token that the template puts right after an assistant's answer."""
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        tail = self._pieces(turns, open_turn=False)[-1]
+        ids = self.encode_control(tail) if isinstance(tail, str) else []
+        return ids[0] if ids and ids[0] in self.control_ids else None
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all special tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a turn or a document, sorted."""
+        return tuple(sorted({i for i in (self.token_id("eos_token"), self.end_of_turn) if i is not None}))
+
+    def render(self, messages: Sequence[Message], *, open_turn: bool = False) -> Rendered:
+        """Return the conversation's ids; loss on assistant contents and the end-of-turn token after each.
+
+        `open_turn` ends with the assistant's header, for an answer to be generated.
+        """
+        rendered = Rendered()
+        answered = False
+        for piece in self._pieces(messages, open_turn=open_turn):
+            if isinstance(piece, int):
+                message = messages[piece]
+                answered = message["role"] == "assistant"
+                rendered.extend(self.encode(message["content"]), trained=answered)
+                continue
+            ids = self.encode_control(piece)
+            if answered and ids and ids[0] == self.end_of_turn:
+                rendered.extend(ids[:1], trained=True)
+                ids = ids[1:]
+            rendered.extend(ids)
+        return rendered
+
+    def _pieces(self, messages: Sequence[Message], *, open_turn: bool) -> list[str | int]:
+        """Return the rendered template as its own text (str) and places of contents (index of the message)."""
+        marked = [{**m, "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]
+        text = self._fill(marked, open_turn)
+        parts = MARK.split(text)
+        return [int(part) if i % 2 else part for i, part in enumerate(parts) if i % 2 or part]
+
+    def _fill(self, messages: list[Message], open_turn: bool) -> str:
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        if not self.template:
+            raise StageError("the tokenizer has no chat template: put chat_template.jinja beside tokenizer.json")
+
+        def refuse(message: str) -> None:
+            raise StageError(f"the chat template refuses this conversation: {message}")
+
+        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        sandbox.globals["raise_exception"] = refuse
+        sandbox.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+        tokens = {name: self.names.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        words = {n: (v["content"] if isinstance(v, dict) else v) or "" for n, v in tokens.items()}
+        try:
+            return sandbox.from_string(self.template).render(
+                messages=messages, add_generation_prompt=open_turn, **words
+            )
+        except TemplateError as error:
+            raise StageError(f"the chat template does not render: {error}") from error
+
+
+def identity_of(folder: Path) -> dict[str, Any]:
+    """Return the `tokenizer`, `template` and `stop_ids` fields of a Speaker artifact from the files in `folder`."""
+    chat = ChatFormat.load(folder)
+    vocabulary = chat.tokenizer.to_str()
+    return {
+        "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "template": hashlib.sha256(chat.template.encode()).hexdigest(),
+        "stop_ids": chat.stop_ids if chat.template else (chat.token_id("eos_token"),),
+    }
+
+
+def schema_of(role: Role) -> "pyarrow.Schema":
+    """Return the Arrow schema of a role: its columns, then id, source, task and answer (nullable)."""
+    import pyarrow as pa
+
+    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    types = {"messages": turns, "prompt": turns, "chosen": turns, "rejected": turns}
+    names = [*COLUMNS[role], *(n for n in SIDE_COLUMNS if n not in COLUMNS[role])]
+    return pa.schema([(name, types.get(name, pa.string())) for name in names])
+
+
+def rows_of(dataset: Dataset, split: Split) -> "pyarrow.Table":
+    """Return the whole split as one Arrow table (memory-mapped shards, in name order)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    shards = sorted((dataset.path / split).glob("*.parquet"))
+    tables = [pq.read_table(shard, memory_map=True) for shard in shards]
+    return pa.concat_tables(tables) if tables else schema_of(dataset.role).empty_table()

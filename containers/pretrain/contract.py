@@ -1,0 +1,25 @@
+"""The pretrain stage: corpus + tokenizer -> a base model, from scratch or continued from a checkpoint."""
+
+from containers.contract import Config, Dataset, Frozen, Model, Stage, Tokenizer
+
+
+class PretrainConfig(Config):
+    """What a person chooses."""
+
+
+class PretrainInputs(Frozen):
+    """What earlier stages made."""
+
+    corpus: Dataset
+    tokenizer: Tokenizer
+    start: Model | None = None
+    """Continue from this model instead of from random weights."""
+
+
+class PretrainOutputs(Frozen):
+    """What the stage makes."""
+
+    model: Model
+
+
+STAGE = Stage("pretrain", PretrainConfig, PretrainInputs, PretrainOutputs, preload=("torch", "transformers"))

@@ -1,0 +1,1 @@
+"""Where a stage runs: one small protocol, one module per place."""
