@@ -1,0 +1,1 @@
+"""Tests: rules/ (the house), unit/, stages/, flows/, containers/, ui/, gpu/."""
