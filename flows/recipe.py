@@ -1,0 +1,172 @@
+"""Recipe: the typed shape of flows/recipes/*.yaml, and the door that checks one before anything starts."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from containers.contract import Config, StageError
+from containers.data.contract import DataConfig
+from containers.evaluate.contract import EvaluateConfig
+from containers.merge.contract import MergeConfig
+from containers.package.contract import PackageConfig
+from containers.pretrain.contract import PretrainConfig
+from containers.quantize.contract import QuantizeConfig
+from containers.serve.contract import ServeConfig
+from containers.sft.contract import SFTConfig
+from containers.tokenizer.contract import TokenizerConfig
+from flows.mistakes import explain, lines_of
+
+RECIPES = Path(__file__).parent / "recipes"
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+class RecipeError(StageError):
+    """A recipe that cannot be used: what, where (file:line), what to do."""
+
+
+class DataRecipe(Config):
+    """The sources of each role; a role that is absent is not used."""
+
+    corpus: DataConfig | None = None
+    """Plain text to learn the language from; its test split measures bits per byte."""
+    instructions: DataConfig | None = None
+    """Conversations to imitate."""
+    preferences: DataConfig | None = None
+    """Pairs of answers, the better one named."""
+    problems: DataConfig | None = None
+    """Questions with a checkable answer."""
+
+
+class CheckpointConfig(Config):
+    """A model to start from: a Hugging Face folder or a hub name."""
+
+    path: str
+    """Folder, or owner/name on the hub."""
+    revision: str | None = None
+    """Commit of the hub model; the newest is looked up and recorded when absent."""
+
+
+class Recipe(Config):
+    """Every number that a person chooses, for one run from data to served model."""
+
+    description: str
+    """One line for `slipway recipes`."""
+    flow: Literal["train_llm", "adapt_model"] = "train_llm"
+    """train_llm starts from text, adapt_model from `checkpoint`."""
+    checkpoint: CheckpointConfig | None = None
+    """What adapt_model starts from."""
+    data: DataRecipe
+    """Where the text, the lessons and the problems come from."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How the vocabulary is learnt (train_llm)."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """How the language is learnt (train_llm)."""
+    sft: SFTConfig
+    """How answering is learnt: `method` is full, lora or qlora."""
+    merge: MergeConfig = MergeConfig()
+    """How an adapter is folded into its base."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What every model of the run is measured on."""
+    quantize: QuantizeConfig = QuantizeConfig()
+    """Which formats are made, and the rule that picks what ships."""
+    package: PackageConfig = PackageConfig()
+    """What the bundle says of itself."""
+    serve: ServeConfig = ServeConfig()
+    """Where the bundle answers."""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with Slipway."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """Return the file of a built-in name or a path; raises RecipeError with the nearest right name."""
+    if name in recipe_names():
+        return RECIPES / f"{name}.yaml"
+    file = Path(name)
+    if file.is_file():
+        return file.resolve()
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(recipe_names())}, or give a file"
+    raise RecipeError(f"there is no recipe {name!r}: {hint}")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> Recipe:
+    """Return the checked recipe called `name` (or at that path) with `key.path=value` overrides applied.
+
+    `${NAME}` and `${NAME:-default}` in a value are replaced from `variables` (default: the environment). Relative
+    paths are relative to the recipe's file. Raises RecipeError.
+    """
+    file = recipe_file(name)
+    text = file.read_text(encoding="utf-8")
+    try:
+        values, lines = yaml.safe_load(text), lines_of(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file.name}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{file.name}: a recipe is a mapping of stage names to settings")
+    for override in overrides:
+        apply(override, values)
+    filled = fill(values, os.environ if variables is None else variables, file)
+    try:
+        return Recipe.model_validate(located(filled, file.parent))
+    except ValidationError as error:
+        raise RecipeError("\n".join(explain(error, Recipe, file.name, lines))) from error
+
+
+def apply(override: str, values: dict[str, Any]) -> None:
+    """Set one `key.path=value` (value read as YAML) in `values`."""
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"override {override!r} is not of the form key.path=value")
+    *parents, last = path.split(".")
+    for key in parents:
+        below: Any = values[int(key)] if isinstance(values, list) else values.setdefault(key, {})
+        if not isinstance(below, dict | list):
+            raise RecipeError(f"override {override!r}: {key!r} holds a value, not settings")
+        values = below  # type: ignore[assignment]
+    values[int(last) if isinstance(values, list) else last] = yaml.safe_load(value)  # type: ignore[index]
+
+
+def fill(value: Any, variables: Mapping[str, str], file: Path) -> Any:
+    """Return `value` with `${NAME}` replaced in every string."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = variables.get(name, default)
+        if found is None:
+            raise RecipeError(
+                f"{file.name} needs the variable {name}: set it, for example `{name}=/my/data slipway ...`"
+            )
+        return found
+
+    if isinstance(value, dict):
+        return {key: fill(item, variables, file) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, variables, file) for item in value]
+    return VARIABLE.sub(replace, value) if isinstance(value, str) else value
+
+
+def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return `values` with relative source paths, and a checkpoint path that exists, placed below `folder`."""
+
+    def place(item: Any) -> Any:
+        if isinstance(item, list):
+            return [place(i) for i in item]
+        if not isinstance(item, dict):
+            return item
+        path = {"path": str(folder / item["path"])} if isinstance(item.get("path"), str) else {}
+        return {key: place(value) for key, value in item.items()} | path
+
+    placed = {**values, "data": place(values.get("data"))}
+    checkpoint = values.get("checkpoint")
+    if isinstance(checkpoint, dict) and (folder / str(checkpoint.get("path"))).exists():
+        placed["checkpoint"] = place(checkpoint)
+    return placed

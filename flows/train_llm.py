@@ -1,0 +1,43 @@
+"""Text in, served model out.
+
+From the command line: `slipway run tiny`; from Prefect: the deployment `train-llm`.
+"""
+
+from prefect import flow
+
+from containers.contract import Endpoint
+from flows.chapters import evaluate_each, prepare, whole
+from flows.recipe import load_recipe
+from infra.orchestration import run_of
+from tasks.package import package
+from tasks.pretrain import pretrain
+from tasks.quantize import quantize
+from tasks.report import report
+from tasks.serve import serve
+from tasks.sft import sft
+from tasks.tokenizer import tokenizer
+
+
+@flow(name="train-llm", flow_run_name="{recipe_name}")
+def train_llm(recipe_name: str = "tiny", overrides: tuple[str, ...] = ()) -> Endpoint:
+    """Train a language model from raw text, teach it to answer, and serve it.
+
+    Args:
+        recipe_name: A built-in recipe, or the path of one.
+        overrides: Changes to single numbers, each `key.path=value`.
+
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    with run_of(recipe):
+        materials = prepare(recipe.data)
+        corpus, lessons, _, _ = materials
+
+        vocabulary = tokenizer(corpus, recipe.tokenizer)
+        base = pretrain(corpus, vocabulary, recipe.pretrain)
+        chat = whole(base, sft(base, lessons, recipe.sft), recipe.merge)
+
+        scores = evaluate_each({"base": base, "chat": chat}, materials, recipe.evaluate)
+        compact = quantize(chat, corpus, recipe.quantize)
+        bundle = package(compact, scores, recipe.package)
+        endpoint = serve(bundle, recipe.serve)
+        return report(endpoint, scores)
