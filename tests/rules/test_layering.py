@@ -1,0 +1,53 @@
+"""Imports point one way: flows -> tasks -> infra -> containers.contract."""
+
+import pytest
+
+from tests.rules.house import STAGES, imported, name_of, sources
+
+FORBIDDEN = {
+    "tasks": ("flows",),
+    "infra": ("flows", "tasks"),
+    "containers": ("flows", "tasks", "infra", "prefect", "mlflow", "docker"),
+}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_imports_nothing_from_above_it(room: str) -> None:
+    wrong = [
+        f"{name_of(file)} imports {name}"
+        for file in sources(room)
+        for name in sorted(imported(file))
+        if name.split(".")[0] in FORBIDDEN[room]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("room", ["flows", "tasks", "infra"])
+def test_outside_only_contracts_of_the_inside_are_known(room: str) -> None:
+    shared = {
+        "containers.contract",
+        "containers.code",
+        "containers.entrypoint",
+        "containers.server",
+        "containers.formats",
+    }
+    wrong = []
+    for file in sources(room):
+        for name in sorted(imported(file)):
+            parts = name.split(".")
+            if parts[0] != "containers" or len(parts) < 2 or ".".join(parts[:2]) in shared:
+                continue
+            if not (len(parts) >= 3 and parts[1] in STAGES and parts[2] == "contract"):
+                if name in {f"containers.{s}" for s in STAGES}:
+                    continue
+                wrong.append(f"{name_of(file)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_stage_knows_no_other_stage() -> None:
+    wrong = []
+    for stage in STAGES:
+        for file in sources(f"containers/{stage}"):
+            others = {n.split(".")[1] for n in imported(file) if n.startswith("containers.")} & set(STAGES)
+            wrong += [f"{name_of(file)} imports containers.{other}" for other in sorted(others - {stage})]
+    assert not wrong, "\n".join(wrong)
