@@ -1,0 +1,70 @@
+"""The JSON of a report (`slipway report --json`). Its shape is versioned: a field is added, never changed."""
+
+from typing import Any, Literal
+
+from containers.contract import Frozen
+
+
+class StageLine(Frozen):
+    """One stage run."""
+
+    name: str
+    """The stage's word, with its label where one stage runs several times: evaluate-chat."""
+    status: Literal["done", "cached", "failed"]
+    seconds: float
+    """Wall-clock seconds of this run; about 0 for a cached stage."""
+    fingerprint: str
+    metrics: dict[str, float]
+    """The stage's own final figures."""
+
+
+class ScoreLine(Frozen):
+    """One measure of one model with its 95% interval."""
+
+    model: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class QuantizationLine(Frozen):
+    """One format beside its 16-bit parent."""
+
+    format: str
+    bytes: int
+    perplexity: float | None
+    delta: float | None
+    """Relative change of perplexity against the parent: 0.01 is one percent worse."""
+    top1_agreement: float | None
+    """Share of positions where both pick the same next token."""
+    shipped: bool
+
+
+class PromptLine(Frozen):
+    """One prompt and what each model of the run answered."""
+
+    prompt: str
+    answers: dict[str, str]
+
+
+class ReportFacts(Frozen):
+    """report.json."""
+
+    version: Literal[1] = 1
+    run: str
+    recipe: str
+    flow: str
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    stages: tuple[StageLine, ...]
+    scores: tuple[ScoreLine, ...]
+    quantization: tuple[QuantizationLine, ...]
+    prompts: tuple[PromptLine, ...]
+    endpoint: str | None
+    environment: dict[str, str]
+    git: str | None
+    cards: dict[str, Any]
+    """card.json of each stage, by the stage's name."""
