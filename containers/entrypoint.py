@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from containers.contract import Artifact, Frozen, Request, Result, Stage, StageError, artifacts_in
 from containers.out import Out, write_last
 
@@ -56,7 +58,7 @@ def main(folder: Path) -> int:
 def run_request(request: Request, folder: Path, out: Out) -> None:
     """Call the stage's run() and write result.json."""
     stage = stage_named(request.stage)
-    config = stage.config.model_validate(request.config)
+    config = TypeAdapter(stage.config).validate_python(request.config)  # sft's config is a union of types
     inputs = stage.inputs.model_validate(located(request.inputs, folder))
     program = importlib.import_module(f"containers.{request.stage}.main")
     began = time.monotonic()

@@ -1,10 +1,11 @@
 """The sft stage: model + instructions -> a model that answers (full), or an adapter of it (lora, qlora)."""
 
-from containers.contract import Adapter, Config, Dataset, Frozen, Model, Stage
+from typing import cast
 
+from containers.contract import Adapter, Dataset, Frozen, Model, Stage
+from containers.sft.config import FullConfig, LoRAConfig, Method, QLoRAConfig, SFTConfig
 
-class SFTConfig(Config):
-    """What a person chooses."""
+__all__ = ["STAGE", "FullConfig", "LoRAConfig", "QLoRAConfig", "SFTConfig", "SFTInputs", "SFTOutputs"]
 
 
 class SFTInputs(Frozen):
@@ -20,4 +21,10 @@ class SFTOutputs(Frozen):
     model: Model | Adapter
 
 
-STAGE = Stage("sft", SFTConfig, SFTInputs, SFTOutputs, preload=("trl.trainer.sft_trainer", "peft"))
+STAGE = Stage(
+    "sft",
+    cast("type[Method]", SFTConfig),
+    SFTInputs,
+    SFTOutputs,
+    preload=("trl.trainer.sft_trainer", "peft", "bitsandbytes"),
+)
