@@ -1,1 +1,40 @@
-"""Where a stage runs: one small protocol, one module per place."""
+"""Where stages run: one small Protocol, one module per kind of place (`process`, later `docker`, `ray`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from containers.contract import Stage
+
+
+class Attempt(Protocol):
+    """One stage process (or container) that was started on a stage folder."""
+
+    @property
+    def pid(self) -> int:
+        """The process whose group holds everything that the stage started."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it runs."""
+        ...
+
+    def dump(self) -> None:
+        """Have every thread's stack written to log.txt."""
+        ...
+
+    def stop(self, patience_seconds: float = 5.0) -> None:
+        """End it and everything it started: asked at first (SIGTERM), made to after `patience_seconds`."""
+        ...
+
+
+class Runner(Protocol):
+    """A place to run stages in."""
+
+    def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> Attempt:
+        """Run `folder`/request.json with `environment` and nothing else of ours; output goes to log.txt."""
+        ...
+
+    def close(self) -> None:
+        """End everything that this runner started."""
+        ...
