@@ -12,7 +12,7 @@ The whole interface between the two sides is one folder:
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -189,10 +189,17 @@ class Result(Frozen):
 
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file or folder over its sorted (relative path, size, sha256 of each file)."""
+    return combined(
+        (file.relative_to(path).as_posix() if file != path else "", file.stat().st_size, digest_of_file(file))
+        for file in files_in(path)
+    )
+
+
+def combined(files: Iterable[tuple[str, int, str]]) -> str:
+    """Return the digest of a folder from its sorted (relative path, size, sha256)."""
     total = hashlib.sha256()
-    for file in files_in(path):
-        name = file.relative_to(path).as_posix() if file != path else ""
-        total.update(f"{name}\0{file.stat().st_size}\0{digest_of_file(file)}\n".encode())
+    for name, size, digest in files:
+        total.update(f"{name}\0{size}\0{digest}\n".encode())
     return total.hexdigest()
 
 
