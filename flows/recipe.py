@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from containers.contract import Config, StageError
 from containers.data.contract import DataConfig
@@ -79,6 +79,16 @@ class Recipe(Config):
     """What the bundle says of itself."""
     serve: ServeConfig = ServeConfig()
     """Where the bundle answers."""
+
+    @model_validator(mode="after")
+    def needs_what_its_flow_reads(self) -> Self:
+        """Refuse a recipe whose flow would find nothing to work on."""
+        needed = {"data.instructions": self.data.instructions}
+        needed |= {"checkpoint": self.checkpoint} if self.flow == "adapt_model" else {"data.corpus": self.data.corpus}
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise ValueError(f"{self.flow} needs {' and '.join(missing)}")
+        return self
 
 
 def recipe_names() -> list[str]:

@@ -1,0 +1,79 @@
+"""A recipe is checked at the door: what is wrong, where (file:line), and the nearest right name."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.recipe import RecipeError, load_recipe
+
+RECIPE = """\
+description: a test
+data:
+  corpus:
+    sources:
+      - {path: texts/*.txt}
+  instructions:
+    sources:
+      - {path: "${CHATS}"}
+sft:
+  method: lora
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+def refusal(file: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(file), overrides, variables={"CHATS": "chats.jsonl"})
+    return str(caught.value)
+
+
+def test_paths_are_placed_beside_the_recipe_and_variables_filled(recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), variables={"CHATS": "chats.jsonl"})
+    assert recipe.data.corpus and recipe.data.corpus.sources[0].path == str(recipe_file.parent / "texts/*.txt")
+    assert recipe.data.instructions and recipe.data.instructions.sources[0].path == str(
+        recipe_file.parent / "chats.jsonl"
+    )
+
+
+def test_a_missing_variable_is_named(recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match="CHATS"):
+        load_recipe(str(recipe_file), variables={})
+
+
+def test_an_override_reaches_one_number(recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), ("sft.learning_rate=1e-4",), variables={"CHATS": "x"})
+    assert recipe.sft.learning_rate == pytest.approx(1e-4)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_right_name(recipe_file: Path) -> None:
+    assert "learning_rate" in refusal(recipe_file, "sft.learning_rat=1")
+    recipe_file.write_text(RECIPE + "  learnin_rate: 1e-4\n")
+    said = refusal(recipe_file)
+    assert "mine.yaml:11" in said and "sft.learnin_rate" in said and "'learning_rate'" in said
+
+
+def test_a_wrong_value_is_refused_with_its_line(recipe_file: Path) -> None:
+    recipe_file.write_text(RECIPE.replace("  corpus:\n", "  corpus:\n    pii: maybe\n"))
+    said = refusal(recipe_file)
+    assert "mine.yaml:4: data.corpus.pii" in said and "flag" in said
+
+
+def test_an_unknown_recipe_offers_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match="tiny"):
+        load_recipe("tinny")
+
+
+def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: [1,\n")
+    with pytest.raises(RecipeError, match="not YAML"):
+        load_recipe(str(tmp_path / "bad.yaml"))
+
+
+def test_adapt_model_needs_a_checkpoint(recipe_file: Path) -> None:
+    assert "checkpoint" in refusal(recipe_file, "flow=adapt_model")
