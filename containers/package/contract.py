@@ -1,10 +1,25 @@
 """The package stage: quantized model + scores -> a Bento with model, service, API, page, card and provenance."""
 
-from containers.contract import Bundle, Config, Frozen, Quantized, Scores, Stage
+from typing import Any
+
+from pydantic import Field
+
+from containers.contract import Bundle, Config, Frozen, Quantized, Scores, Stage, aside
 
 
 class PackageConfig(Config):
-    """What a person chooses."""
+    """What the bundle says of itself."""
+
+    name: str = Field("assistant", pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
+    """The model's name: `model` in a request, and the Bento's name. Lower-case letters, digits, `.`, `_`, `-`."""
+    description: str = "A language model trained with Slipway."
+    """What the model is and what it is for: opens the model card and the chat page."""
+    limits: str = "It knows what its training data say, and is wrong with confidence about the rest."
+    """What it should not be used for; a section of the model card."""
+    examples: tuple[str, ...] = ()
+    """Questions that the chat page offers to begin with."""
+    provenance: dict[str, Any] = aside({})
+    """Recipe, git commit and the run's stages with their digests, handed in by the flow; written to provenance.json."""
 
 
 class PackageInputs(Frozen):

@@ -1,0 +1,105 @@
+"""The model card: what the model is, how good it is, how it was made, where its limits are, how to use it."""
+
+import json
+from typing import Any
+
+from jinja2 import Environment
+
+from containers.contract import Scores, StageError
+from containers.package.contract import PackageConfig
+from containers.package.weights import Weights
+
+TEMPLATE = """\
+# {{ config.name }}
+
+{{ config.description }}
+
+| | |
+|---|---|
+| format | {{ quantized.format }} (gguf, {{ megabytes }} MB) |
+| architecture | {{ weights.architecture }}, {{ weights.context }} tokens of context |
+{%- for name, value in facts %}
+| {{ name }} | {{ value }} |
+{%- endfor %}
+
+## Scores
+
+{% if scores -%}
+Measured on held-out data that no stage trained on; the interval is the 95% bootstrap one. The models are those of the
+run before quantization; what quantization changed is in the run's report.
+
+| model | measure | value | interval | n |
+|---|---|---|---|---|
+{%- for score in scores %}
+| {{ score.model }} | {{ score.measure }} | {{ score.value }} | {{ score.interval }} | {{ score.n }} |
+{%- endfor %}
+{%- else -%}
+This model was packaged without scores.
+{%- endif %}
+{%- if data %}
+
+## Data
+{% for line in data %}
+- {{ line }}
+{%- endfor %}
+{%- endif %}
+
+## Limits
+
+{{ config.limits }} A small model follows the style of its training data more readily than the truth: check what
+matters.
+
+## Use
+
+    PYTHONDONTWRITEBYTECODE=1 bentoml serve . --port 3000
+
+in this folder (Python with the packages of `env/python/requirements.txt`), then open http://127.0.0.1:3000 for the chat
+page, or use any OpenAI client:
+
+    curl http://127.0.0.1:3000/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{"model": "{{ config.name }}", "messages": [{"role": "user", "content": "Hello"}]}'
+
+Any ASGI server runs the same app: `cd src && uvicorn containers.serve.service:app --port 3000`. Settings (slots,
+context, max_tokens, threads, temperature) are passed as JSON in `SLIPWAY_SERVE`. The service refuses to start when a
+file differs from `src/manifest.json`; `src/provenance.json` says what the model was made from.
+"""
+
+
+class ModelCard:
+    """Everything that the card says."""
+
+    def __init__(self, config: PackageConfig, weights: Weights, scores: tuple[Scores, ...]) -> None:
+        """Take what a person wrote, what ships, and what was measured."""
+        self.config, self.weights, self.scores = config, weights, scores
+
+    def text(self) -> str:
+        """Return the card as Markdown."""
+        environment = Environment(autoescape=False, keep_trailing_newline=True)
+        return environment.from_string(TEMPLATE).render(
+            config=self.config,
+            weights=self.weights,
+            quantized=self.weights.quantized,
+            megabytes=round(self.weights.file.stat().st_size / 1e6, 1),
+            facts=self.facts(),
+            scores=[row for scores in self.scores for row in rows_of(scores)],
+            data=self.config.provenance.get("data", ()),
+        )
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what provenance says in one line each."""
+        known = self.config.provenance
+        return [(name, str(known[name])) for name in ("recipe", "base", "git", "licence") if known.get(name)]
+
+
+def rows_of(scores: Scores) -> list[dict[str, Any]]:
+    """Return one row per measure of scores.json."""
+    file = scores.path / "scores.json"
+    if not file.is_file():
+        raise StageError(f"{file} is missing: these are not scores of the evaluate stage")
+    rows = []
+    for score in json.loads(file.read_text(encoding="utf-8"))["scores"]:
+        low, high = score.get("low"), score.get("high")
+        interval = "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
+        row = {"model": scores.model, "measure": score["measure"], "n": score.get("n", "")}
+        rows.append({**row, "value": f"{score['value']:.4g}", "interval": interval})
+    return rows

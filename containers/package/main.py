@@ -1,0 +1,151 @@
+"""Build the Bento: one copy of the model, the service that answers with it, and what is known about both.
+
+    bento.yaml  README.md  env/  apis/       written by BentoML; README.md is the model card
+    src/containers/                          the service (containers/serve) and the formats that it shares with training
+    src/model/                               the gguf and its tokenizer, template beside it
+    src/model_card.md  src/provenance.json   what it is, how it was made
+    src/manifest.json                        identity, and size and sha256 of every file in src/
+
+`bentoml serve FOLDER` serves it, without Slipway. The same inputs give the same bytes.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Bundle
+from containers.out import Out
+from containers.package.card import ModelCard
+from containers.package.contract import PackageConfig, PackageInputs, PackageOutputs
+from containers.package.requirements import pinned
+from containers.package.weights import Weights
+from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
+
+SERVICE = ("__init__.py", "contract.py", "formats.py", "serve")
+"""What of containers/ travels in the bundle."""
+ROOTS = ("bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client")
+"""What the service imports; their pinned versions and those of their dependencies are the Bento's requirements."""
+OUTSIDE = "1980-01-01T00:00:00+00:00"
+"""Stands where BentoML writes the time of the build."""
+
+
+def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutputs:
+    """Build the bundle; raises StageError for a format that the engine does not serve."""
+    weights = Weights.of(inputs.quantized)
+    context = out.work / "context"
+    shutil.rmtree(context, ignore_errors=True)
+    card = ModelCard(config, weights, inputs.scores)
+    provenance = provenance_of(config, inputs, weights)
+    out.progress(0, 3, "steps")
+    lay_out(context, inputs.quantized.path, card.text(), provenance)
+    manifest = manifest_of(config, weights, context)
+    write_json(context / MANIFEST, manifest.model_dump(mode="json"))
+    out.progress(1, 3, "steps")
+    built = build(context, manifest, out.work / "bentoml")
+    out.progress(2, 3, "steps")
+    bundle = out.artifact("bundle")
+    shutil.copytree(built, bundle, dirs_exist_ok=True)
+    clean(bundle)
+    size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
+    out.record(bytes=size, weights_bytes=weights.file.stat().st_size)
+    out.write_card(
+        name=manifest.name,
+        version=manifest.version,
+        format=manifest.format,
+        bytes=size,
+        context=manifest.context,
+        files=len(manifest.files),
+        model_card=card.text(),
+        provenance=provenance,
+    )
+    out.progress(3, 3, "steps")
+    out.say(f"{manifest.name}:{manifest.version}, {manifest.format}, {size / 1e6:.1f} MB")
+    return PackageOutputs(bundle=Bundle.of(bundle, version=manifest.version))
+
+
+def lay_out(context: Path, quantized: Path, card: str, provenance: dict[str, Any]) -> None:
+    """Write the folder that becomes src/; the model is only linked, so that the bundle gets its one copy."""
+    ours = Path(__file__).resolve().parents[1]
+    for name in SERVICE:
+        source, target = ours / name, context / "containers" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    (context / MODEL).mkdir()
+    for file in sorted(quantized.iterdir()):
+        (context / MODEL / file.name).symlink_to(file.resolve())
+    (context / "model_card.md").write_text(card, encoding="utf-8")
+    write_json(context / "provenance.json", provenance)
+
+
+def manifest_of(config: PackageConfig, weights: Weights, context: Path) -> Manifest:
+    """Return what the bundle says of itself; its version is the digest of all that it says and holds."""
+    quantized = weights.quantized
+    manifest = Manifest(
+        name=config.name,
+        version="",
+        description=config.description,
+        format=quantized.format,
+        context=weights.context,
+        tokenizer=quantized.tokenizer,
+        template=quantized.template,
+        stop_ids=quantized.stop_ids,
+        examples=config.examples,
+        files=inventory(context),
+    )
+    return manifest.revise(version=manifest.digest[:12])
+
+
+def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights) -> dict[str, Any]:
+    """Return where the model comes from: what the flow knows, and the digests of what was put together here."""
+    quantized = inputs.quantized
+    return {
+        **config.provenance,
+        "quantized": {"digest": quantized.digest, "format": quantized.format, "parent": quantized.parent},
+        "identity": quantized.model_dump(mode="json", include={"tokenizer", "template", "stop_ids"}),
+        "scores": {s.model: s.digest for s in inputs.scores},
+        "architecture": weights.architecture,
+        "versions": dict(line.split("==") for line in pinned(ROOTS)),
+    }
+
+
+def build(context: Path, manifest: Manifest, home: Path) -> Path:
+    """Return the Bento's folder below `home`, built from `context` without a network."""
+    shutil.rmtree(home, ignore_errors=True)
+    for name in ("tmp", "bentos"):
+        (home / name).mkdir(parents=True)
+    # Read by BentoML when it is imported or first used, which must therefore come after.
+    os.environ.update(BENTOML_HOME=str(home), BENTOML_DO_NOT_TRACK="True")
+    import bentoml
+
+    bento = bentoml.build(
+        "containers.serve.service:Slipway",
+        name=manifest.name,
+        version=manifest.version,
+        labels={"format": manifest.format},
+        description=(context / "model_card.md").read_text(encoding="utf-8"),
+        include=["*"],
+        python={"packages": list(pinned(ROOTS)), "lock_packages": False},
+        build_ctx=str(context),
+    )
+    return Path(bento.path)
+
+
+def clean(bundle: Path) -> None:
+    """Take out of the bundle what differs between two builds (clock, byte code), and BentoML's copy of its options."""
+    (bundle / "src/bentofile.yaml").unlink()
+    for cache in sorted(bundle.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    record = bundle / "bento.yaml"
+    lines = record.read_text(encoding="utf-8").splitlines()
+    fixed = [f"creation_time: '{OUTSIDE}'" if line.startswith("creation_time:") else line for line in lines]
+    record.write_text("\n".join(fixed) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write `values` with sorted keys."""
+    path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The service: what answers inside the Bento, and the config of `serve`."""

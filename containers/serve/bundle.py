@@ -1,0 +1,104 @@
+"""What a bundle says of itself (manifest.json), and the check that its files are still the ones that were built."""
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+
+from containers.contract import Frozen, StageError, digest_of_file, files_in
+from containers.formats import ChatFormat, identity_of
+
+MANIFEST, MODEL = "manifest.json", "model"
+
+
+class Manifest(Frozen):
+    """manifest.json: the identity of the model, and size and sha256 of every file beside the manifest."""
+
+    name: str
+    """The model's name in the API."""
+    version: str
+    """First 12 hex digits of the digest of everything in the bundle."""
+    description: str
+    format: str
+    """How the weights are stored: f16, q8_0, ..."""
+    context: int
+    """Tokens of context that the model was trained on."""
+    tokenizer: str
+    template: str
+    stop_ids: tuple[int, ...]
+    examples: tuple[str, ...] = ()
+    """Questions that the chat page offers."""
+    files: dict[str, tuple[int, str]] = Field(default_factory=dict)
+    """Path -> (bytes, sha256)."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all of the above but the version."""
+        values = json.dumps(self.model_dump(mode="json", exclude={"version"}), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
+
+
+class Served:
+    """The unpacked bundle at `folder`; `Served.open` refuses one that differs from its manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Take a folder that has been checked; see `open`."""
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "Served":
+        """Return the bundle in `folder`; raises StageError when a file is missing, added or changed."""
+        file = folder / MANIFEST
+        if not file.is_file():
+            raise StageError(f"{folder} holds no {MANIFEST}: serve a folder that the package stage made")
+        served = cls(folder, Manifest.model_validate_json(file.read_text(encoding="utf-8")))
+        served.check_identity()
+        served.check_files()
+        return served
+
+    @cached_property
+    def weights(self) -> Path:
+        """The one gguf file."""
+        return next((self.folder / MODEL).glob("*.gguf"))
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """The tokenizer and chat template that were trained and measured."""
+        return ChatFormat.load(self.folder / MODEL)
+
+    def check_identity(self) -> None:
+        """Refuse a tokenizer, template or stop ids other than those that the weights were trained with."""
+        found = identity_of(self.folder / MODEL)
+        for part in ("template", "tokenizer", "stop_ids"):
+            recorded = getattr(self.manifest, part)
+            if found[part] != recorded:
+                raise StageError(
+                    f"{self.folder / MODEL}: the {part} is not the one this model was trained with "
+                    f"(found {shown(found[part])}, recorded {shown(recorded)}): build the bundle again"
+                )
+
+    def check_files(self) -> None:
+        """Refuse files whose bytes changed, and files that nobody recorded (byte code aside)."""
+        there = {f.relative_to(self.folder).as_posix(): f for f in files_in(self.folder) if f.suffix != ".pyc"}
+        there.pop(MANIFEST)
+        recorded = self.manifest.files
+        if strange := sorted(set(there) ^ set(recorded)):
+            state = "was added" if strange[0] in there else "is missing"
+            raise StageError(f"{self.folder / strange[0]} {state} since the bundle was built: build it again")
+        for name, (size, digest) in recorded.items():
+            if there[name].stat().st_size != size or digest_of_file(there[name]) != digest:
+                raise StageError(f"{there[name]} has changed since the bundle was built: build it again")
+
+
+def inventory(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return path -> (bytes, sha256) of every file in `folder` but the manifest."""
+    files = {f.relative_to(folder).as_posix(): f for f in files_in(folder)}
+    return {name: (f.stat().st_size, digest_of_file(f)) for name, f in files.items() if name != MANIFEST}
+
+
+def shown(identity: object) -> str:
+    """Return a digest shortened for people, or the ids as they are."""
+    return identity[:12] if isinstance(identity, str) else json.dumps(identity)

@@ -1,0 +1,46 @@
+"""Errors in the shape that OpenAI's clients expect: {"error": {message, type, param, code}}."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class APIError(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        """`code` is the machine's word for it, `param` the field at fault."""
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """Return the error object."""
+        kind = "server_error" if self.status >= 500 else KINDS.get(self.status, "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def of_validation(error: ValidationError) -> APIError:
+    """Return 400 with the first thing that is wrong and where."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or None
+    message = first["msg"].removeprefix("Value error, ")
+    return APIError(400, f"{where}: {message}" if where else message, param=where)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Make every error of `app` leave in that shape."""
+
+    @app.exception_handler(APIError)
+    async def known(_: Request, error: APIError) -> JSONResponse:
+        return JSONResponse(error.body(), error.status)
+
+    @app.exception_handler(HTTPException)
+    async def routed(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(APIError(error.status_code, str(error.detail)).body(), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(APIError(500, "the server failed at this request").body(), 500)
