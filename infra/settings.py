@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,10 +19,19 @@ class Settings(BaseSettings):
     """Everything that Slipway writes: store, runs, logs and the databases of Prefect and MLflow."""
     runner: Literal["process"] = "process"
     """Where stages run."""
+    stages_at_once: int | None = Field(None, gt=0)
+    """Independent stages that may run side by side; one for every four cores when absent (two PyTorch processes on two
+    cores cost each other five times their speed)."""
     prefect_port: int = 4200
     """Port of the Prefect UI that `make up` starts."""
+    prefect_api_url: str | None = None
+    """API of a Prefect server elsewhere; absent: the local server when it is up, else an embedded one."""
     mlflow_port: int = 5000
     """Port of the MLflow UI that `make up` starts."""
+    mlflow_uri: str | None = None
+    """Address of an MLflow server elsewhere (http://...); absent: a SQLite database under `home`."""
+    mlflow_experiment: str = "slipway"
+    """Name of the MLflow experiment that runs are written to."""
     hf_token: SecretStr | None = None
     """Passed only to stages that declare it."""
 
@@ -33,10 +42,25 @@ class Settings(BaseSettings):
 
     @cached_property
     def runs(self) -> Path:
-        """One folder per run: resolved recipe, report, links into the store."""
+        """One folder per run: resolved recipe, journal, report, links into the store."""
         return self.home / "runs"
 
     @cached_property
     def logs(self) -> Path:
         """Logs of the servers that Slipway starts."""
         return self.home / "logs"
+
+    @cached_property
+    def prefect_home(self) -> Path:
+        """Prefect's database and results."""
+        return self.home / "prefect"
+
+    @cached_property
+    def mlflow_home(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.home / "mlflow"
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """Where MLflow runs are written."""
+        return self.mlflow_uri or f"sqlite:///{self.mlflow_home / 'mlflow.db'}"

@@ -1,0 +1,231 @@
+"""The run record: `<home>/runs/<run>/run.json`, rewritten whole as stages begin and end, and `runs/latest`.
+
+A run's folder holds run.json (this record), recipe.json (resolved), journal.jsonl (every event), report.html and
+report.json, and mlflow.json (how far the journal is entered in MLflow).
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from containers.contract import Endpoint, Frozen, Request, Result, StageError
+from containers.out import write_last
+from infra.journal import Journal, is_driven
+from infra.launch import StageRun
+from infra.settings import Settings
+
+StageStatus = Literal["running", "cached", "done", "failed", "stopped"]
+RunStatus = Literal["running", "done", "failed", "stopped", "killed"]
+
+
+class StageEntry(Frozen):
+    """One stage (or host task) of a run."""
+
+    name: str
+    label: str = ""
+    status: StageStatus = "running"
+    seconds: float = 0.0
+    address: str = ""
+    fingerprint: str = ""
+    error: str = ""
+
+    @property
+    def title(self) -> str:
+        """`sft`, or `data corpus` for one of several."""
+        return f"{self.name} {self.label}".strip()
+
+
+class RunRecord(Frozen):
+    """run.json."""
+
+    run: str
+    """Its name in runs/."""
+    recipe: str
+    status: RunStatus = "running"
+    began: float
+    """Seconds since the epoch."""
+    ended: float | None = None
+    git: str = ""
+    """Commit of the checkout, with `+` when it had changes."""
+    flow_run_id: str = ""
+    mlflow_run_id: str = ""
+    config: dict[str, Any]
+    """The resolved recipe."""
+    stages: tuple[StageEntry, ...] = ()
+    endpoint: Endpoint | None = None
+    error: str = ""
+
+
+class Run:
+    """A run that is being driven: its folder, its record, its journal."""
+
+    def __init__(self, settings: Settings, record: RunRecord) -> None:
+        """Make the folder, write the first record and point runs/latest at it."""
+        self.folder = settings.runs / record.run
+        self.record = record
+        self.journal = Journal(self.folder)
+        self.running: tuple[str, ...] = ()
+        """Keys of the stages that run now."""
+        write_last(self.folder / "recipe.json", json.dumps(record.config, indent=1, ensure_ascii=False))
+        self.save()
+        point(settings.runs / "latest", record.run)
+        self.journal.write(
+            "run", name=record.recipe, git=record.git, flow_run_id=record.flow_run_id, config=record.config
+        )
+
+    def save(self, **changes: Any) -> None:
+        """Rewrite run.json with `changes`."""
+        self.record = self.record.revise(**changes)
+        write_last(self.folder / "run.json", self.record.model_dump_json(indent=1))
+
+    def enter(self, index: int | None, entry: StageEntry) -> None:
+        """Put a stage's entry in its place (at the end when `index` is None) and save."""
+        stages = list(self.record.stages)
+        stages[len(stages) if index is None else index : None if index is None else index + 1] = [entry]
+        self.save(stages=tuple(stages))
+
+    def close(self, status: RunStatus, error: str = "") -> None:
+        """Write the end."""
+        identified = read_mlflow_id(self.folder) or self.record.mlflow_run_id
+        self.save(status=status, ended=time.time(), error=error, mlflow_run_id=identified)
+        self.journal.write("end", status=status)
+        self.journal.close()
+
+
+class Place(NamedTuple):
+    """Where a stage stands in the record, and its key in the journal."""
+
+    index: int
+    key: str
+    began: float
+    cached: bool
+
+
+class Recorder:
+    """The listener that keeps the record and the journal of a run."""
+
+    def __init__(self, run: Run) -> None:
+        """Record into `run`."""
+        self.run = run
+        self.places: dict[StageRun, Place] = {}
+
+    def stage_started(self, run: StageRun, request: Request, cached: bool) -> None:
+        """Note that a stage begins, or is reused."""
+        titles = [entry.title for entry in self.run.record.stages]
+        again = titles.count(run.title)
+        key = run.title.replace(" ", "-") + (f"-{again + 1}" if again else "")
+        self.places[run] = Place(len(titles), key, time.monotonic(), cached)
+        entry = StageEntry(name=run.name, label=run.label, address=run.address, fingerprint=run.fingerprint)
+        self.run.enter(None, entry)
+        named = {"word": run.name, "label": run.label, "address": run.address, "fingerprint": run.fingerprint}
+        event = "cached" if cached else "started"
+        self.run.running += () if cached else (key,)
+        self.run.journal.write(event, key, **named, config=request.config, inputs=request.inputs)
+
+    def stage_event(self, run: StageRun, event: dict[str, Any]) -> None:
+        """Pass a stage's event on to the journal."""
+        kind = event["event"]
+        self.run.journal.write(kind, self.places[run].key, **{k: v for k, v in event.items() if k not in KEPT})
+
+    def stage_ended(self, run: StageRun, outcome: Result | BaseException) -> None:
+        """Note what became of it."""
+        index, key, began, cached = self.places[run]
+        self.run.running = tuple(other for other in self.run.running if other != key)
+        seconds = round(time.monotonic() - began, 3)
+        entry = self.run.record.stages[index].revise(seconds=seconds)
+        if isinstance(outcome, BaseException):
+            status = status_of(outcome)
+            self.run.enter(index, entry.revise(status=status, error=str(outcome)))
+            self.run.journal.write(status, key, seconds=seconds, error=str(outcome))
+            return
+        self.run.enter(index, entry.revise(status="cached" if cached else "done"))
+        self.run.journal.write(
+            "finished", key, seconds=seconds, metrics=outcome.metrics, outputs=outcome.outputs,
+            address=run.address, folder=str(run.published),
+        )  # fmt: skip
+        for value in outcome.outputs.values():
+            if isinstance(value, dict) and value.get("kind") == "endpoint":
+                self.run.save(endpoint=Endpoint.model_validate(value))
+
+
+KEPT = ("time", "event", "stage")
+
+
+def status_of(error: BaseException) -> Literal["failed", "stopped"]:
+    """Tell a failure from being stopped: by Ctrl-C, by a cancel, by another stage's failure."""
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit) or not isinstance(error, Exception)
+    return "stopped" if stopped or type(error).__name__ == "Cancelled" else "failed"
+
+
+def new_run_name(runs: Path, recipe: str) -> str:
+    """Return `<recipe>-<UTC date>-<time>`, made unique."""
+    name = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    taken = sum(1 for _ in runs.glob(f"{name}*"))
+    return f"{name}-{taken + 1}" if taken else name
+
+
+def commit_of(root: Path) -> str:
+    """Return the checkout's commit, with `+` when it has changes; empty outside of git."""
+    asked = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def point(link: Path, target: str) -> None:
+    """Point a symlink at `target` in one step."""
+    scratch = link.with_name(f"{link.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    scratch.replace(link)
+
+
+def read_mlflow_id(folder: Path) -> str:
+    """Return the id of the run's parent in MLflow, once the relay has made it."""
+    file = folder / "mlflow.json"
+    return str(json.loads(file.read_text())["runs"].get("", "")) if file.exists() else ""
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Return a run's record as it is now; one whose driver is gone without a word was killed."""
+    record = RunRecord.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
+    if record.status == "running" and not is_driven(folder):
+        record = record.revise(status="killed")
+    return record.revise(mlflow_run_id=record.mlflow_run_id or read_mlflow_id(folder))
+
+
+def find_run(settings: Settings, name: str = "latest") -> Path:
+    """Return the folder of a run, the newest by default; raises StageError with the nearest ones."""
+    folder = settings.runs / name
+    if (folder / "run.json").exists():
+        return folder.resolve()
+    known = [file.parent.name for file in sorted(settings.runs.glob("*/run.json"), reverse=True)]
+    known = [run for run in known if run != "latest"]
+    if not known:
+        raise StageError("there is no run yet: start one with `slipway run tiny`")
+    raise StageError(f"there is no run {name!r}; the newest are: {', '.join(known[:5])}")
+
+
+_current: ContextVar[Run] = ContextVar("run")
+
+
+@contextmanager
+def driving(run: Run) -> Iterator[Run]:
+    """Make `run` the current one."""
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)
+
+
+def current_run() -> Run:
+    """Return the run that this code is part of; raises LookupError outside of one."""
+    return _current.get()
