@@ -1,0 +1,163 @@
+"""How a model is loaded and saved: safetensors only, architectures that we can convert and serve, identity checked."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from containers.contract import Speaker, StageError
+from containers.formats import ChatFormat, identity_of
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device_for(wanted: str) -> torch.device:
+    """Return the device for `auto`, `cpu` or `cuda`; raises StageError when CUDA is asked for and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise StageError("device: cuda, but no CUDA device is visible here; use `device: auto` or `cpu`")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def working_precision(wanted: str, device: torch.device) -> tuple[str, str | None]:
+    """Return (precision that `device` can work in, one line to say when it is not the one wanted).
+
+    bf16 without bf16 instructions is emulated, some twenty times slower than fp32; fp16 training needs a GPU.
+    """
+    if device.type == "cuda":
+        if wanted == "bf16" and not torch.cuda.is_bf16_supported():
+            return "fp16", "this GPU has no bf16: training in fp16 with loss scaling"
+        return wanted, None
+    if wanted == "fp16":
+        wanted, why = ("bf16" if has_bf16_instructions() else "fp32"), "fp16 training needs a GPU"
+        return wanted, f"{why}: on this CPU it means {wanted}"
+    if wanted == "bf16" and not has_bf16_instructions():
+        return "fp32", "this CPU has no bf16 instructions: bf16 means fp32 here"
+    return wanted, None
+
+
+def has_bf16_instructions() -> bool:
+    """Tell whether the CPU multiplies bf16 itself (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def check_model(source: Speaker | Path) -> dict[str, Any]:
+    """Return config.json of a model folder that may be loaded; raises StageError.
+
+    Refused: no config or weights, pickled weights (they run code when read), an architecture that cannot be converted
+    and served, a tokenizer, template or stop id that is not the one recorded with the artifact, and a tokenizer with
+    more ids than the model has embeddings.
+    """
+    folder = source if isinstance(source, Path) else source.path
+    if not (folder / "config.json").is_file():
+        raise StageError(f"{folder} holds no config.json: a Hugging Face model folder is needed")
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_weights(folder)
+    named = (config.get("architectures") or ["none"])[0]
+    if named not in ARCHITECTURES:
+        raise StageError(
+            f"{folder}/config.json: architecture {named} cannot be converted and served; "
+            f"use one of {', '.join(ARCHITECTURES)}"
+        )
+    if isinstance(source, Speaker):
+        check_identity(source)
+    check_vocabulary(folder, config)
+    return config
+
+
+def check_weights(folder: Path) -> None:
+    """Raise StageError unless the weights are safetensors and nothing beside them is a pickle."""
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
+    if pickles:
+        raise StageError(
+            f"{folder}/{pickles[0]} is a pickle, which runs code when it is read: convert it to safetensors "
+            "and delete it"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise StageError(f"{folder} holds no *.safetensors weights")
+
+
+def check_identity(source: Speaker) -> None:
+    """Raise StageError when what lies beside the weights is not what the artifact says."""
+    found = identity_of(source.path)
+    for name, meaning in {"tokenizer": "tokenizer", "template": "chat template", "stop_ids": "stop ids"}.items():
+        if found[name] != getattr(source, name):
+            raise StageError(
+                f"{source.path}: the {meaning} is not the one that belongs to these weights "
+                f"({found[name]} here, {getattr(source, name)} recorded); restore the files or make the model again"
+            )
+
+
+def check_vocabulary(folder: Path, config: dict[str, Any]) -> None:
+    """Raise StageError when the tokenizer knows ids that the embedding has no row for."""
+    size = ChatFormat.load(folder).tokenizer.get_vocab_size(with_added_tokens=True)
+    if size > config["vocab_size"]:
+        raise StageError(
+            f"{folder}: the tokenizer has {size} ids and the model {config['vocab_size']} embeddings "
+            "(config.json vocab_size): this tokenizer belongs to another model"
+        )
+
+
+def load_model(
+    source: Speaker | Path,
+    precision: str,
+    quantized: BitsAndBytesConfig | None = None,
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """Return the causal language model in eval mode with weights in `precision` (fp32, bf16 or fp16) on `device`.
+
+    `quantized` loads linear layers as bitsandbytes does. Raises StageError as `check_model` does.
+    """
+    check_model(source)
+    folder = source if isinstance(source, Path) else source.path
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=DTYPES[precision],
+        quantization_config=quantized,
+        device_map={"": device} if quantized else None,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    model = model if quantized else model.to(device)
+    return model.eval()
+
+
+def save_model(model: PreTrainedModel, folder: Path, beside: Path) -> None:
+    """Write weights, config and generation config to `folder`, and the tokenizer that lies in `beside`.
+
+    Weights are stored in the precision that `beside` stores them in. No path of this machine is written.
+    """
+    stored = stored_dtype(beside)
+    model.to(stored)
+    model.config.dtype = stored
+    model.config._name_or_path = ""
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    copy_tokenizer(beside, folder)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Return the precision that a model folder's config names (float32 where it names none)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer and chat template files as they are, so that their digests stay."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

@@ -1,0 +1,64 @@
+"""Adapters: what is trained beside frozen weights, and how it is saved so that two machines write the same bytes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig
+
+from containers.contract import Adapter, Model, StageError
+from containers.formats import identity_of
+from containers.models import DTYPES, copy_tokenizer
+from containers.sft.config import LoRAConfig, QLoRAConfig
+
+TRAINED_ON = "trained_on.json"
+"""Beside the adapter: the base's digest, the precision its weights were loaded in, and how they were quantized."""
+
+
+def quantization_of(config: QLoRAConfig) -> dict[str, Any]:
+    """Return how the base is quantized, in plain values that `merge` reads back."""
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": config.double_quantization,
+        "bnb_4bit_compute_dtype": str(DTYPES[config.compute_precision or config.precision]).removeprefix("torch."),
+    }
+
+
+def bits_and_bytes(quantization: dict[str, Any] | None) -> BitsAndBytesConfig | None:
+    """Return the loader's form of `quantization_of`, None for weights that are not quantized."""
+    return BitsAndBytesConfig(**quantization) if quantization else None
+
+
+def add_adapter(model: Any, config: LoRAConfig) -> PeftModel:
+    """Return `model` frozen, with a fresh fp32 adapter; raises StageError when no layer has a name asked for."""
+    if isinstance(config, QLoRAConfig):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
+    targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
+    )
+    torch.manual_seed(config.seed)
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise StageError(f"target_modules: {error}; linear layers of this model: {', '.join(linear)}") from error
+
+
+def save_adapter(model: PeftModel, folder: Path, base: Model, loaded_as: dict[str, Any]) -> Adapter:
+    """Write the adapter, its base's tokenizer and how the base was loaded; no path, order or pickle in it."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = None
+    if isinstance(settings.get("target_modules"), list):
+        settings["target_modules"] = sorted(settings["target_modules"])
+    file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    record = {"base": base.digest, **loaded_as}
+    (folder / TRAINED_ON).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    copy_tokenizer(base.path, folder)
+    return Adapter.of(folder, base=base.digest, **identity_of(folder))

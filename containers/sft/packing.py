@@ -1,0 +1,138 @@
+"""Whole conversations end to end in one row, each blind to the others; and the order in which they are learnt.
+
+Everything but attention runs on one row without a padding token. For attention each conversation is given a row of
+its own, where plain causal attention cannot see another one: no quadratic mask over the packed row, no leak to prove
+away, and the same kernel on a CPU and a GPU.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from containers.formats import Rendered
+from containers.sft.config import LessonsConfig
+
+ATTENTION = "packed"
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Which lessons each optimizer step sees: a permutation per epoch, cut into global batches, packed."""
+
+    lessons: Sequence[Rendered]
+    config: LessonsConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that see every lesson once."""
+        return -(-len(self.lessons) // self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return self.config.max_steps or self.config.epochs * self.steps_per_epoch
+
+    def batch(self, step: int) -> list[list[Rendered]]:
+        """Return the micro-batches of `step` (from 0)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = permutation(len(self.lessons), self.config.seed, epoch)
+        size = self.config.batch_size
+        return pack([self.lessons[i] for i in order[place * size : (place + 1) * size]], self.config)
+
+
+@lru_cache(maxsize=2)
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def pack(lessons: list[Rendered], config: LessonsConfig) -> list[list[Rendered]]:
+    """Return `lessons` in micro-batches, longest first: first-fit by tokens, or by count without packing."""
+    ordered = sorted(lessons, key=lambda lesson: -len(lesson.ids))
+    size = config.micro_batch_size
+    if not config.packing:
+        return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    bins: list[list[Rendered]] = []
+    room: list[int] = []
+    for lesson in ordered:
+        fits = next((i for i, free in enumerate(room) if free >= len(lesson.ids)), None)
+        if fits is None:
+            bins.append([])
+            room.append(size * config.max_length)
+            fits = len(bins) - 1
+        bins[fits].append(lesson)
+        room[fits] -= len(lesson.ids)
+    return bins
+
+
+def lay_out(lessons: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+    """Return one packed row of T tokens, n conversations and K trained tokens.
+
+    `input_ids`, `position_ids` (1, T); `logits_to_keep` (K): the places that predict a trained token; `targets` (K);
+    `spread` (n, longest): the place in the row of each conversation's tokens (0 beyond its end, never looked at);
+    `gather` (T): the way back.
+    """
+    lengths = [len(lesson.ids) for lesson in lessons]
+    starts = np.cumsum([0, *lengths[:-1]])
+    trained = np.concatenate([[*lesson.trained[1:], False] for lesson in lessons])
+    keep = np.flatnonzero(trained)
+    ids = np.concatenate([lesson.ids for lesson in lessons])
+    columns = np.arange(max(lengths))
+    inside = columns < np.array(lengths)[:, None]
+    row = {
+        "input_ids": ids[None],
+        "position_ids": np.concatenate([np.arange(n) for n in lengths])[None],
+        "logits_to_keep": keep,
+        "targets": ids[keep + 1],
+        "spread": np.where(inside, starts[:, None] + columns, 0),
+        "gather": np.flatnonzero(inside),
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64)) for name, value in row.items()}
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    *tensors: torch.Tensor | None,
+    spread: torch.Tensor | None = None,
+    gather: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return causal attention (1, T, heads, width) within each conversation of a packed row.
+
+    `tensors`: query (1, heads, T, width), key and value (1, groups, T, width), and a mask (None for a packed row). A
+    row that is not packed (no `spread`) is attended to as transformers does.
+    """
+    query, key, value, mask = tensors
+    if spread is None or gather is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+
+    def rows(x: torch.Tensor) -> torch.Tensor:
+        flat = x[0].transpose(0, 1).index_select(0, spread.flatten())
+        return flat.unflatten(0, spread.shape).transpose(1, 2)
+
+    attended = scaled_dot_product_attention(
+        rows(query),
+        rows(key),
+        rows(value),
+        is_causal=True,
+        dropout_p=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return attended.transpose(1, 2).flatten(0, 1).index_select(0, gather)[None], None
+
+
+def attend_packed(model: Any, max_length: int) -> None:
+    """Make `model` use packed attention; raises ValueError for one whose layers see less than `max_length` tokens."""
+    AttentionInterface.register(ATTENTION, packed_attention)
+    model.set_attn_implementation(ATTENTION)
+    window = getattr(model.config, "sliding_window", None)
+    if window and getattr(model.config, "use_sliding_window", True) and window < max_length:
+        raise ValueError(f"attention window of {window} tokens; max_length {max_length} is more")
