@@ -22,6 +22,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+TRAINED_ON = "trained_on.json"
+"""Beside an adapter: its base's digest, the precision that was loaded in, and how it was quantized (or null)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

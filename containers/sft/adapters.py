@@ -10,11 +10,8 @@ from transformers import BitsAndBytesConfig
 
 from containers.contract import Adapter, Model, StageError
 from containers.formats import identity_of
-from containers.models import DTYPES, copy_tokenizer
+from containers.models import DTYPES, TRAINED_ON, copy_tokenizer
 from containers.sft.config import LoRAConfig, QLoRAConfig
-
-TRAINED_ON = "trained_on.json"
-"""Beside the adapter: the base's digest, the precision its weights were loaded in, and how they were quantized."""
 
 
 def quantization_of(config: QLoRAConfig) -> dict[str, Any]:

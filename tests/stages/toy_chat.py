@@ -73,6 +73,6 @@ def write_chats(folder: Path, train: list[Any], validation: list[Any] | None = N
     for split, rows in splits.items():
         (folder / split).mkdir(parents=True)
         schema = schema_of("instructions")
-        filled = [{name: None for name in schema.names} | {"messages": row} for row in rows]
+        filled = [dict.fromkeys(schema.names) | {"messages": row} for row in rows]
         pq.write_table(pa.Table.from_pylist(filled, schema=schema), folder / split / "part-0.parquet")
     return Dataset.of(folder, role="instructions", rows={s: len(r) for s, r in splits.items()})
