@@ -55,8 +55,12 @@ class Code:
 
 
 def parts_of(word: str, root: Path = ROOT) -> dict[str, str]:
-    """Return name -> sha256 of every module and file that makes up the stage `word`."""
+    """Return name -> sha256 of every module and file that makes up the stage `word`.
+
+    A package that is imported as such (`from containers import serve`) counts with all its files.
+    """
     parts: dict[str, str] = {}
+    folders = {root / word}
     waiting = [f"{root.name}.{word}.main", f"{root.name}.{word}.contract", *KEEL]
     while waiting:
         name = waiting.pop()
@@ -64,8 +68,11 @@ def parts_of(word: str, root: Path = ROOT) -> dict[str, str]:
         if name in parts or name in HARNESS or file is None:
             continue
         parts[name] = digest_of_python(file)
-        waiting += [*parents(name), *imported(file, name, root.name)]
-    for file in own_files(root / word):
+        named = imported(file, name, root.name)
+        waiting += [*parents(name), *named]
+        packages = {found.parent for each in named if (found := file_of(each, root)) and found.name == "__init__.py"}
+        folders |= packages - {root}
+    for file in (file for folder in sorted(folders) for file in own_files(folder)):
         name = file.relative_to(root.parent).as_posix()
         if file.suffix != ".py":
             parts[name] = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -23,8 +23,8 @@ from containers.package.requirements import pinned
 from containers.package.weights import Weights
 from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
 
-SERVICE = ("__init__.py", "contract.py", "formats.py", "serve")
-"""What of containers/ travels in the bundle."""
+FORMATS = ("__init__.py", "contract.py", "formats.py")
+"""What the service shares with training."""
 ROOTS = ("bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client")
 """What the service imports; their pinned versions and those of their dependencies are the Bento's requirements."""
 OUTSIDE = "1980-01-01T00:00:00+00:00"
@@ -67,14 +67,10 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
 
 def lay_out(context: Path, quantized: Path, card: str, provenance: dict[str, Any]) -> None:
     """Write the folder that becomes src/; the model is only linked, so that the bundle gets its one copy."""
-    ours = Path(__file__).resolve().parents[1]
-    for name in SERVICE:
-        source, target = ours / name, context / "containers" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
+    service, program = Path(serve.__file__).parent, context / "containers"
+    shutil.copytree(service, program / service.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FORMATS:
+        shutil.copyfile(service.parent / name, program / name)
     (context / MODEL).mkdir()
     for file in sorted(quantized.iterdir()):
         (context / MODEL / file.name).symlink_to(file.resolve())

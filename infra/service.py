@@ -1,0 +1,195 @@
+"""The served bundle: one detached BentoML process per home, found again by its pid and start time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from containers.contract import Bundle, Endpoint, Frozen, StageError
+from containers.out import write_last
+from containers.serve.contract import ServeConfig
+from infra.doctor import holder_of, is_free
+from infra.settings import Settings
+
+STARTUP_SECONDS = 180
+PATIENCE_SECONDS = 30
+"""How long answers under way may take to end once the service is told to stop."""
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""Environment that the service may see: no secret is among it."""
+
+
+class Service(Frozen):
+    """<home>/serve/service.json: the process that was started last, and what it serves."""
+
+    pid: int
+    started: float
+    """When the process began, in seconds since the epoch: tells it from a later one with the same pid."""
+    bundle: Bundle
+    config: ServeConfig
+
+    @property
+    def url(self) -> str:
+        """The address for clients on this machine."""
+        host = "127.0.0.1" if self.config.host in ("0.0.0.0", "::") else self.config.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.config.port}"
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The process itself, None when it has ended (a zombie has)."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if same else None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """What answers there, None unless it is this bundle and ready."""
+        if self.process is None or fetch(f"{self.url}/readyz") is None:
+            return None
+        listed = fetch(f"{self.url}/v1/models")
+        models = json.loads(listed)["data"] if listed else []
+        named = [model["id"] for model in models if model.get("version") == self.bundle.version]
+        return Endpoint(url=self.url, model=named[0], bundle=self.bundle.digest) if named else None
+
+
+def start_service(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
+    """Serve `bundle` and return once it answers; what is served already, and well, is left alone.
+
+    Raises StageError when the port is another program's, or when the service does not come up.
+    """
+    with locked(settings):
+        current = service_status(settings)
+        if current and (current.bundle.digest, current.config) == (bundle.digest, config):
+            endpoint = current.endpoint
+            if endpoint:
+                return endpoint
+        if current:
+            end(current)
+        if not is_free(config.port):
+            raise StageError(
+                f"port {config.port} is taken by {holder_of(config.port)}: stop it, or serve elsewhere with "
+                f"`serve.port={config.port + 1}`"
+            )
+        return launch(bundle, config, settings)
+
+
+def stop_service(settings: Settings) -> bool:
+    """End the service, answers under way first; return whether there was one."""
+    with locked(settings):
+        current = service_status(settings)
+        if current:
+            end(current)
+        record_of(settings).unlink(missing_ok=True)
+        return current is not None
+
+
+def service_status(settings: Settings) -> Service | None:
+    """Return the service if its process runs (its `endpoint` says whether it answers), else None."""
+    record = record_of(settings)
+    if not record.is_file():
+        return None
+    service = Service.model_validate_json(record.read_text(encoding="utf-8"))
+    return service if service.process else None
+
+
+def launch(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
+    """Start `bentoml serve` in a session of its own and wait until it answers."""
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    log = settings.logs / "serve.log"
+    began = log.stat().st_size if log.exists() else 0
+    address = ["--host", config.host, "--port", str(config.port)]
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", ".", *address],
+            cwd=bundle.path, env=environment(config, settings), stdin=subprocess.DEVNULL,
+            stdout=stream, stderr=stream, start_new_session=True,
+        )  # fmt: skip
+    started = psutil.Process(process.pid).create_time()
+    service = Service(pid=process.pid, started=started, bundle=bundle, config=config)
+    write_last(record_of(settings), service.model_dump_json(indent=1))
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None and not refused(log, began):
+        endpoint = service.endpoint
+        if endpoint:
+            return endpoint
+        time.sleep(0.1)
+    end(service)
+    raise StageError(f"the service did not start; the end of its log, {log}:\n{last_words(log, began)}")
+
+
+def environment(config: ServeConfig, settings: Settings) -> dict[str, str]:
+    """Return the whole environment of the service; byte code would change the bundle that lies in the store."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {
+        **passed,
+        "SLIPWAY_SERVE": config.model_dump_json(),
+        "BENTOML_HOME": str(record_of(settings).parent / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def end(service: Service) -> None:
+    """Ask the service to stop; whatever of it is left after PATIENCE_SECONDS is killed."""
+    process = service.process
+    if process is None:
+        return
+    family = [process, *process.children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    for member in left:
+        member.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def refused(log: Path, began: int) -> bool:
+    """Whether the application said since `began` (bytes) that it cannot start; BentoML would try again for ever."""
+    return "Application startup failed" in written(log, began)
+
+
+def last_words(log: Path, began: int) -> str:
+    """Return the errors that the service wrote since `began`, or its last lines."""
+    lines = written(log, began).splitlines()
+    errors = [line for line in lines if "Error" in line]
+    return "\n".join(errors[-1:] or lines[-5:])
+
+
+def written(log: Path, began: int) -> str:
+    """Return what was appended to the log since it had `began` bytes."""
+    with log.open("rb") as stream:
+        stream.seek(began)
+        return stream.read().decode(errors="replace")
+
+
+def fetch(url: str) -> bytes | None:
+    """Return the body of a GET that answers 200, else None."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            body: bytes = response.read()
+            return body if response.status == 200 else None
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def record_of(settings: Settings) -> Path:
+    """Return the path of service.json."""
+    return settings.home / "serve" / "service.json"
+
+
+def locked(settings: Settings) -> Any:
+    """Return a lock, so that two runs do not start a service at once."""
+    folder = record_of(settings).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "lock")
