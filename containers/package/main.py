@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from containers import serve
 from containers.contract import Bundle
 from containers.out import Out
 from containers.package.card import ModelCard
