@@ -77,7 +77,7 @@ def parts_of(word: str, root: Path = ROOT) -> dict[str, str]:
         if file.suffix != ".py":
             parts[name] = hashlib.sha256(file.read_bytes()).hexdigest()
         elif module_name(file, root) not in parts:
-            parts[name] = digest_of_python(file)
+            parts[module_name(file, root)] = digest_of_python(file)
     return parts
 
 
