@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +27,7 @@ from infra.host_tasks import on_the_host
 from infra.launch import Launch, Listener, current_launch, launching
 from infra.planning import current_plan
 from infra.relay import start_relay
+from infra.runners import Runner
 from infra.runners.process import ProcessRunner
 from infra.runs import Recorder, Run, RunRecord, commit_of, driving, new_run_name, status_of
 from infra.sampling import sampling
@@ -37,8 +39,16 @@ T = TypeVar("T")
 LABELS = ("role", "name")
 """The parameters that tell runs of one stage apart: the role of a dataset, the name of a model."""
 
-watchers: ContextVar[tuple[Listener, ...]] = ContextVar("watchers", default=())
-"""Who else watches the stages of a run: the command line's board."""
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a caller of a flow made ready for it: who else watches, and a runner that already warms up."""
+
+    watchers: tuple[Listener, ...] = ()
+    runner: Runner | None = None
+
+
+prepared: ContextVar[Preparation] = ContextVar("prepared", default=Preparation())
 
 
 def stage_task(function: Callable[P, T]) -> Callable[P, T]:
@@ -92,7 +102,7 @@ def reporting_reuse(work: Callable[P, T]) -> Callable[P, T | State[T]]:
 
 def is_fault_of_machinery(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     """Whether trying again can help: a full disk or a mistake in the stage stays what it is."""
-    return isinstance(state.data, ConnectionError | TimeoutError | BlockingIOError)
+    return isinstance(state.data, ConnectionError | TimeoutError | BlockingIOError | ChildProcessError)
 
 
 @contextmanager
@@ -108,9 +118,11 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     settings = Settings()
     run = Run(settings, first_record(settings, recipe, name))
     start_relay(settings, run.folder)
-    listeners = (Recorder(run), FlowLog(), *watchers.get())
+    ready = prepared.get()
+    listeners = (Recorder(run), FlowLog(), *ready.watchers)
+    launch = Launch(settings, Store(settings.store), ready.runner or ProcessRunner(settings), listeners)
     try:
-        with sampling(run), driving(run), launching(new_launch(settings, listeners)):
+        with sampling(run), driving(run), launching(launch):
             yield
     except BaseException as error:
         run.close(status_of(error), str(error))
@@ -130,12 +142,8 @@ def first_record(settings: Settings, recipe: Config, name: str) -> RunRecord:
         git=commit_of(ROOT),
         flow_run_id=str(flow_run.id) if flow_run else "",
         config=recipe.model_dump(mode="json"),
+        arguments=dict(context.parameters or {}) if context else {},
     )
-
-
-def new_launch(settings: Settings, listeners: tuple[Listener, ...]) -> Launch:
-    """Return a launch with the store and the runner that the settings name."""
-    return Launch(settings, Store(settings.store), ProcessRunner(), listeners)
 
 
 def side_by_side(*calls: Callable[[], T], at_once: int | None = None) -> list[T]:

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import Field
+
 from containers.contract import Endpoint, Frozen, Request, Result, StageError
 from containers.out import write_last
 from infra.journal import Journal, is_driven
@@ -57,6 +59,8 @@ class RunRecord(Frozen):
     mlflow_run_id: str = ""
     config: dict[str, Any]
     """The resolved recipe."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the flow was called with: the recipe's name, and changes to it."""
     stages: tuple[StageEntry, ...] = ()
     endpoint: Endpoint | None = None
     error: str = ""
