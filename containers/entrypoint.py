@@ -1,24 +1,33 @@
 """The inside half of the contract: read the request, run the stage, write the result last.
 
 Run a stage by hand on a folder that holds a request.json:  python -m containers.entrypoint FOLDER
+(`--tied` kills it when its standard input closes, which is how a runner's death reaches it where nothing else does.)
 """
 
+import contextlib
+import faulthandler
+import fcntl
 import importlib
+import os
 import platform
 import resource
+import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
-from containers.contract import Artifact, Frozen, Request, Result, Stage, StageError, artifacts_in
+from containers.code import Code, CodeMismatch
+from containers.contract import Artifact, Config, Frozen, Request, Result, Stage, StageError, artifacts_in
 from containers.out import Out, write_last
 
-FAILED, BAD_INPUT = 1, 2
+FAILED, BAD_INPUT, STOPPED = 1, 2, 128 + signal.SIGTERM
 LIBRARIES = (
     "torch",
     "transformers",
@@ -32,6 +41,10 @@ LIBRARIES = (
 )
 
 
+class Stopped(BaseException):
+    """The host asked the stage to stop (SIGTERM)."""
+
+
 def stage_named(word: str) -> Stage[Any, Any, Any]:
     """Return the STAGE of containers/<word>/contract.py."""
     stage: Stage[Any, Any, Any] = importlib.import_module(f"containers.{word}.contract").STAGE
@@ -39,14 +52,22 @@ def stage_named(word: str) -> Stage[Any, Any, Any]:
 
 
 def main(folder: Path) -> int:
-    """Run the stage asked for in `folder`/request.json; return the exit code (0, 1 failed, 2 bad input)."""
+    """Run what `folder`/request.json asks for; return the exit code (0, 1 failed, 2 bad input, 143 stopped)."""
+    answer_signals()
     request = Request.model_validate_json((folder / "request.json").read_text(encoding="utf-8"))
     out = Out(folder)
     try:
-        run_request(request, folder, out)
+        with held(folder):
+            run_request(request, folder, out)
     except StageError as error:
         out.say(str(error), level="error")
         return BAD_INPUT
+    except Stopped:
+        out.say("stopped", level="warning")
+        return STOPPED
+    except (CodeMismatch, BlockingIOError) as error:
+        out.say(str(error), level="error")
+        return FAILED
     except Exception:
         out.say(traceback.format_exc(), level="error")
         return FAILED
@@ -56,14 +77,21 @@ def main(folder: Path) -> int:
 
 
 def run_request(request: Request, folder: Path, out: Out) -> None:
-    """Call the stage's run() and write result.json."""
+    """Call the stage's run() and write result.json; raises CodeMismatch where other code was asked for."""
+    code = Code(request.stage)
+    if request.code and request.code != code.digest:
+        raise CodeMismatch(f"the code of {request.stage} here is not the code that was asked for: run it again")
     stage = stage_named(request.stage)
-    config = TypeAdapter(stage.config).validate_python(request.config)  # sft's config is a union of types
+    config: Config = TypeAdapter(stage.config).validate_python(request.config)
     inputs = stage.inputs.model_validate(located(request.inputs, folder))
     program = importlib.import_module(f"containers.{request.stage}.main")
+    if request.code:
+        code.check_imported()
     began = time.monotonic()
     outputs = program.run(config, inputs, out)
-    out.record(peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    if request.code:
+        code.check_imported()
+    out.record(peak_memory_bytes=peak_memory_bytes())
     result = Result(
         stage=request.stage,
         fingerprint=request.fingerprint,
@@ -73,6 +101,50 @@ def run_request(request: Request, folder: Path, out: Out) -> None:
         environment=environment(),
     )
     write_last(folder / "result.json", result.model_dump_json(indent=1))
+
+
+def answer_signals() -> None:
+    """SIGTERM raises Stopped in the main thread; SIGUSR1 writes every thread's stack to standard error."""
+
+    def stop(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[IO[str]]:
+    """Hold the stage folder's lock; raises BlockingIOError naming the process that holds it."""
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BlockingIOError(f"process {lock.read().strip()} is running this stage in {folder}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock
+
+
+def tie_to_standard_input() -> None:
+    """Kill this process group when standard input closes: the runner that holds its other end died."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process held at once."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -114,4 +186,6 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if "--tied" in sys.argv:
+        tie_to_standard_input()
     sys.exit(main(Path(sys.argv[1])))
