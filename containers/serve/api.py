@@ -171,6 +171,10 @@ def described(desk: Desk) -> dict[str, Any]:
     """Return the model as `/v1/models` lists it, with what the chat page shows of it."""
     manifest = desk.served.manifest
     about = manifest.model_dump(include={"description", "format", "version", "examples"}, mode="json")
-    limits = {"context": desk.engine.context, "max_tokens": desk.config.max_tokens}
+    limits = {
+        "context": desk.engine.context,
+        "max_tokens": desk.config.max_tokens,
+        "temperature": desk.config.temperature,
+    }
     created = int((desk.served.folder / MANIFEST).stat().st_mtime)
     return {"id": manifest.name, "object": "model", "created": created, "owned_by": "slipway", **about, **limits}
