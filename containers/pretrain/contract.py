@@ -1,10 +1,9 @@
 """The pretrain stage: corpus + tokenizer -> a base model, from scratch or continued from a checkpoint."""
 
-from containers.contract import Config, Dataset, Frozen, Model, Stage, Tokenizer
+from containers.contract import Dataset, Frozen, Model, Stage, Tokenizer
+from containers.pretrain.config import PretrainConfig, ShapeConfig
 
-
-class PretrainConfig(Config):
-    """What a person chooses."""
+__all__ = ["STAGE", "PretrainConfig", "PretrainInputs", "PretrainOutputs", "ShapeConfig"]
 
 
 class PretrainInputs(Frozen):

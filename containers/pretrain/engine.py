@@ -1,0 +1,109 @@
+"""One optimizer step on any device: arithmetic, compilation, loss, gradients, AdamW.
+
+Attention stays within a document through a block-diagonal mask that is built once per batch inside the graph.
+"""
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from containers.contract import StageError
+from containers.pretrain.config import PretrainConfig
+from containers.pretrain.packing import IGNORED, Batch
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WORTH_COMPILING = 3e13
+"""Floating-point operations from which a run earns back the 20-40 s that compiling costs on two cores."""
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did; tensors, so that nothing waits for the GPU until someone reads them."""
+
+    nats: Tensor
+    """Mean loss per target."""
+    gradient_norm: Tensor
+    targets: int
+
+
+class Engine:
+    """A model with its optimizer, ready to take steps."""
+
+    def __init__(self, model: PreTrainedModel, config: PretrainConfig, total_tokens: int) -> None:
+        """Place `model` on the device; `total_tokens` of the whole run decide whether compiling pays."""
+        self.config = config
+        self.device = device_of(config)
+        self.model = model.to(self.device).train()
+        self.optimizer = torch.optim.AdamW(
+            groups_of(model, config.weight_decay), lr=config.learning_rate, betas=BETAS, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.compiled, self.why = compiles(config, 6.0 * model.num_parameters() * total_tokens)
+        self.nats = torch.compile(self._nats, dynamic=False) if self.compiled else self._nats
+
+    def step(self, batches: list[Batch], learning_rate: float) -> Step:
+        """Take one step on the micro-batches of one global batch: the mean over all their targets."""
+        targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            loss = self.forward(batch) / targets
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return Step(total, norm, targets)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the summed loss of a batch in nats."""
+        there = batch.to(self.device)
+        half = HALF.get(self.config.precision)
+        with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
+            return self.nats(there.ids, there.targets, there.segments, there.positions)
+
+    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
+        mask = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+        hidden = self.model.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        logits = self.model.lm_head(hidden).flatten(0, 1).float()
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def device_of(config: PretrainConfig) -> torch.device:
+    """Return the device; raises StageError where the config asks for what the machine lacks."""
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise StageError("pretrain.device is cuda and no CUDA device is visible: set it to auto or cpu")
+    device = torch.device("cuda" if has_gpu and config.device != "cpu" else "cpu")
+    if device.type == "cpu" and config.precision == "fp16":
+        raise StageError("pretrain.precision fp16 needs a CUDA device: on a CPU use fp32, or bf16 where it has AMX")
+    return device
+
+
+def compiles(config: PretrainConfig, operations: float) -> tuple[bool, str]:
+    """Return whether to compile, and why in words."""
+    if config.compile != "auto":
+        return config.compile == "on", f"compile: {config.compile}"
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return False, "eager: no C++ compiler here (install g++ for about a third more speed)"
+    if operations < WORTH_COMPILING:
+        return False, f"eager: a run of {operations:.1e} operations is too short to earn back compiling"
+    return True, "compiled: the first step takes 20-60 s"
+
+
+def groups_of(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's parameter groups: matrices decay; norms and biases do not."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
