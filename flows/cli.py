@@ -5,7 +5,6 @@ Every import that costs time is inside the command that needs it, so that `slipw
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -208,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,13 +13,13 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 
 from containers.contract import Config
 from infra.flow_log import FlowLog, reused_stages
@@ -75,7 +75,7 @@ def stage_task(function: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if FlowRunContext.get() is None:
             return work(*args, **kwargs)
-        state: State[Any] = task(*args, return_state=True, **kwargs)
+        state = cast(State[Any], task(*args, return_state=True, **kwargs))
         result: T = state.result()
         return result
 
@@ -119,7 +119,7 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     run = Run(settings, first_record(settings, recipe, name))
     start_relay(settings, run.folder)
     ready = prepared.get()
-    listeners = (Recorder(run), FlowLog(), *ready.watchers)
+    listeners: tuple[Listener, ...] = (Recorder(run), FlowLog(), *ready.watchers)
     launch = Launch(settings, Store(settings.store), ready.runner or ProcessRunner(settings), listeners)
     try:
         with sampling(run), driving(run), launching(launch):

@@ -4,6 +4,7 @@ A stage whose inputs are all in the store has a fingerprint, so the store says w
 from its last run otherwise. Below a stage that would run, digests are not known yet: everything there runs as well.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,7 +58,7 @@ class Plan:
         if not waiting:
             parts = components(stage, config, inputs, Code(stage.word))
             found = self.store.find(stage.word, fingerprint_of(parts))
-            reason = found.address if found else first_difference(before, parts)
+            reason = found.address if found else first_difference(self.store, before, parts)
         entry = Foreseen(stage, label, config, inputs, bool(found), reason, before)
         self.stages.append(entry)
         return found.outputs(stage) if found else placeholders(stage.outputs, config, entry.title)
@@ -118,24 +119,34 @@ def newest(store: Store, word: str, label: str) -> Published | None:
     return next((run for run in map(store.load, mine) if run.request.label == label), None)
 
 
-def first_difference(before: Published | None, parts: dict[str, Any]) -> str:
+def first_difference(store: Store, before: Published | None, parts: dict[str, Any]) -> str:
     """Return which part of the fingerprint changed first, in words."""
     if before is None:
         return "never run before"
-    changed = difference_from(before, parts)
+    changed = differences_from(store, before, parts)
     if not changed:
         return f"{before.address} is damaged or gone"
     return changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
 
 
-def difference_from(before: Published, parts: dict[str, Any]) -> list[str]:
-    """Return one line for each part that differs from a published run's."""
-    return [f"{name}: {shown(old)} -> {shown(new)}" for name, old, new in differences(recorded(before), parts)]
+def differences_from(store: Store, before: Published, parts: dict[str, Any]) -> list[str]:
+    """Return one line for each part that differs from a published run's: the config first, the code last."""
+    changed = differences(recorded(store, before.address), parts)
+    order = ("config", "inputs", "versions", "code")
+    changed.sort(key=lambda change: order.index(change[0].split(".")[0]) if change[0].split(".")[0] in order else 9)
+    return [f"{name}: {shown(old)} -> {shown(new)}" for name, old, new in changed]
 
 
-def recorded(run: Published) -> dict[str, Any]:
-    """Return the fingerprint's parts of a published run."""
-    raise NotImplementedError(run)
+def recorded(store: Store, address: str) -> dict[str, Any]:
+    """Return the fingerprint's parts of a published run, as its run noted them; none for one made by hand."""
+    file = parts_file(store.root.parent, address)
+    parts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return parts
+
+
+def parts_file(home: Path, address: str) -> Path:
+    """Return where the parts of an address's fingerprint are kept, for `slipway why`."""
+    return home / "parts" / f"{address}.json"
 
 
 def shown(value: Any) -> str:

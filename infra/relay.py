@@ -71,7 +71,8 @@ def saved(folder: Path) -> dict[str, Any]:
     """Return how far a run's journal is entered: position in bytes, MLflow run ids, whether it is all."""
     file = folder / STATE
     blank = {"position": 0, "runs": {}, "ended": False}
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else blank  # type: ignore[no-any-return]
+    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else blank
+    return state
 
 
 def follow(settings: Settings, folder: Path, patience: float = PATIENCE_SECONDS) -> bool:

@@ -19,7 +19,8 @@ from pydantic import Field
 from containers.contract import Endpoint, Frozen, Request, Result, StageError
 from containers.out import write_last
 from infra.journal import Journal, is_driven
-from infra.launch import StageRun
+from infra.launch import StageRun, current_launch
+from infra.planning import parts_file
 from infra.settings import Settings
 
 StageStatus = Literal["running", "cached", "done", "failed", "stopped"]
@@ -88,11 +89,10 @@ class Run:
         self.record = self.record.revise(**changes)
         write_last(self.folder / "run.json", self.record.model_dump_json(indent=1))
 
-    def enter(self, index: int | None, entry: StageEntry) -> None:
-        """Put a stage's entry in its place (at the end when `index` is None) and save."""
-        stages = list(self.record.stages)
-        stages[len(stages) if index is None else index : None if index is None else index + 1] = [entry]
-        self.save(stages=tuple(stages))
+    def enter(self, row: int, entry: StageEntry) -> None:
+        """Put a stage's entry in its row (one past the last for a new one) and save."""
+        stages = self.record.stages
+        self.save(stages=(*stages[:row], entry, *stages[row + 1 :]))
 
     def close(self, status: RunStatus, error: str = "") -> None:
         """Write the end."""
@@ -105,7 +105,7 @@ class Run:
 class Place(NamedTuple):
     """Where a stage stands in the record, and its key in the journal."""
 
-    index: int
+    row: int
     key: str
     began: float
     cached: bool
@@ -126,7 +126,7 @@ class Recorder:
         key = run.title.replace(" ", "-") + (f"-{again + 1}" if again else "")
         self.places[run] = Place(len(titles), key, time.monotonic(), cached)
         entry = StageEntry(name=run.name, label=run.label, address=run.address, fingerprint=run.fingerprint)
-        self.run.enter(None, entry)
+        self.run.enter(len(titles), entry)
         named = {"word": run.name, "label": run.label, "address": run.address, "fingerprint": run.fingerprint}
         event = "cached" if cached else "started"
         self.run.running += () if cached else (key,)
@@ -139,16 +139,18 @@ class Recorder:
 
     def stage_ended(self, run: StageRun, outcome: Result | BaseException) -> None:
         """Note what became of it."""
-        index, key, began, cached = self.places[run]
+        row, key, began, cached = self.places[run]
         self.run.running = tuple(other for other in self.run.running if other != key)
         seconds = round(time.monotonic() - began, 3)
-        entry = self.run.record.stages[index].revise(seconds=seconds)
+        entry = self.run.record.stages[row].revise(seconds=seconds)
         if isinstance(outcome, BaseException):
             status = status_of(outcome)
-            self.run.enter(index, entry.revise(status=status, error=str(outcome)))
+            self.run.enter(row, entry.revise(status=status, error=str(outcome)))
             self.run.journal.write(status, key, seconds=seconds, error=str(outcome))
             return
-        self.run.enter(index, entry.revise(status="cached" if cached else "done"))
+        if run.address:
+            self._keep_parts(run)
+        self.run.enter(row, entry.revise(status="cached" if cached else "done"))
         self.run.journal.write(
             "finished", key, seconds=seconds, metrics=outcome.metrics, outputs=outcome.outputs,
             address=run.address, folder=str(run.published),
@@ -156,6 +158,13 @@ class Recorder:
         for value in outcome.outputs.values():
             if isinstance(value, dict) and value.get("kind") == "endpoint":
                 self.run.save(endpoint=Endpoint.model_validate(value))
+
+    def _keep_parts(self, run: StageRun) -> None:
+        """Keep the parts of the fingerprint, so that `slipway why` can say what changed."""
+        parts = next((r.components for r in reversed(current_launch().stages) if r.address == run.address), {})
+        file = parts_file(self.run.folder.parent.parent, run.address)
+        file.parent.mkdir(exist_ok=True)
+        write_last(file, json.dumps(parts, indent=1))
 
 
 KEPT = ("time", "event", "stage")
