@@ -65,6 +65,8 @@ class Files(Artifact):
 
 Role = Literal["corpus", "instructions", "preferences", "problems"]
 Split = Literal["train", "validation", "test"]
+CONVERTIBLE = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
+"""Architectures (config.json) that can be trained, converted to gguf and served; others are refused at the start."""
 
 
 class Dataset(Artifact):

@@ -8,8 +8,8 @@ from prefect import flow
 from containers.contract import Endpoint
 from flows.chapters import evaluate_each, prepare, whole
 from flows.recipe import load_recipe
+from infra.checkpoint import checkpoint_of
 from infra.orchestration import run_of
-from infra.sources import checkpoint_of
 from tasks.package import package
 from tasks.quantize import quantize
 from tasks.report import report
