@@ -23,11 +23,31 @@ CHOICES = {
     "fruit": ("apples", "pears", "plums", "cherries", "grapes", "figs", "melons", "peaches"),
 }
 TOLD = {
-    "job": ("{name} was a {job}", "{name} worked as a {job}", "{name}, the {job}, was never lazy", "the {job} was called {name}"),
-    "home": ("{name} lived in {home}", "{name} had a house in {home}", "{name} came from {home}", "{home} was the home of {name}"),
-    "pet": ("{name} had a {pet}", "{name} kept a {pet} at home", "the {pet} of {name} was clever", "{name} went everywhere with a {pet}"),
-    "fruit": ("{name} loved {fruit}", "{name} always ate {fruit}", "{fruit} were what {name} liked best", "{name} had a basket of {fruit}"),
-}  # fmt: skip
+    "job": (
+        "{name} was a {job}",
+        "{name} worked as a {job}",
+        "{name} had been a {job} for years",
+        "the {job} was called {name}",
+    ),
+    "home": (
+        "{name} lived in {home}",
+        "{name} had a house in {home}",
+        "{name} came from {home}",
+        "{home} was the home of {name}",
+    ),
+    "pet": (
+        "{name} had a {pet}",
+        "{name} kept a {pet} at home",
+        "{name} went everywhere with a {pet}",
+        "the {pet} of {name} was clever",
+    ),
+    "fruit": (
+        "{name} loved {fruit}",
+        "{name} always ate {fruit}",
+        "{name} had a basket of {fruit}",
+        "{fruit} were what {name} liked best",
+    ),
+}
 """Four ways to tell each fact: what is told in one way only is learnt by heart and cannot be asked for."""
 
 

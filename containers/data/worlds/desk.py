@@ -9,7 +9,7 @@ from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.world import Exchange, World, phrased, sentence, varied
+from containers.data.worlds.world import Exchange, World, phrased, varied
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ TOPICS = (
         ("I can't log into my account", "I cannot sign in to my account", "My password does not work any more"),
         "you cannot [get into|log into|reach] your account",
         (
-            "[Open|Go to|Visit] the login page and click on [Forgot password|Reset password].",
-            "[Open|Read|Look for] the email that we send you and follow [the|its] link.",
-            "[Choose|Set|Type in] a new password and log in [again|once more].",
+            "[Open|Go to|Visit] the login page and click on [Forgot password|Reset password|New password].",
+            "[Open|Read|Look for] the email that we send you and follow [the|its|that] link.",
+            "[Choose|Set|Type in] a new password and log in [again|with it|once more].",
         ),
         "Reset your password.",
     ),
@@ -41,9 +41,9 @@ TOPICS = (
         ("I want my money back", "I would like a refund for my order", "I paid twice for the same order"),
         "the order [did not please you|was not right|gave you trouble]",
         (
-            "[Open|Go to|Find] the order in your [account|order list] and click on [Refund|Return].",
-            "[Choose|Tell us|Pick] the reason and send the [form|request].",
-            "[Wait for|Look out for] our email: the money comes back within [5|7] days.",
+            "[Open|Go to|Find] the order in your account and click on [Refund|Return|Money back].",
+            "[Choose|Tell us|Give] the reason and [send|submit|confirm] the form.",
+            "[Wait for|Look out for|Keep] our email: the money comes back within [three|five|seven] days.",
         ),
         "Fill in the form.",
     ),
@@ -52,9 +52,9 @@ TOPICS = (
         ("My parcel has not arrived", "My order is very late", "I am still waiting for my delivery"),
         "your [parcel|order|delivery] is late",
         (
-            "[Open|Go to|Find] the order in your account and [read|note|copy] its tracking number.",
-            "[Type|Put|Enter] the number into the tracking page to see where the parcel is.",
-            "[Write|Send a message] to us if nothing has moved for [2|3] days.",
+            "[Open|Go to|Find] the order in your account and [note|read|copy] its tracking number.",
+            "[Type|Put|Enter] the number into our tracking page to see where [it|the parcel|the box] is.",
+            "[Write to|Call|Tell] us if nothing has moved for [two|three|four] days.",
         ),
         "Wait longer.",
     ),
@@ -63,20 +63,20 @@ TOPICS = (
         ("My new lamp arrived broken", "The cup that I bought has a crack", "The radio that you sent does not work"),
         "it reached you in [bad shape|this state|such a state]",
         (
-            "[Take|Make|Send us] a photo of the damage.",
-            "[Open|Go to|Find] the order in your account and add the [photo|picture].",
-            "[Choose|Pick|Ask for] a new one or your money back.",
+            "[Take|Make|Prepare] a photo that shows the [damage|fault|problem].",
+            "[Open|Go to|Find] the order in your account and [add|upload|attach] the photo.",
+            "[Choose|Ask for|Pick] a new one or [your money|the full price|a refund].",
         ),
         "Not our fault.",
     ),
     Topic(
         "address",
         ("I have moved to a new home", "My address is wrong in your system", "I need to change my address"),
-        "this was not [easy|simple] to find",
+        "this was not [easy|simple|quick] to find",
         (
-            "[Log in|Sign in] and open your [profile|account page].",
-            "[Click on|Choose|Open] Address and type in the new one.",
-            "[Click on|Press|Choose] Save and check the [email|message] that we send you.",
+            "[Log in|Sign in|Go to our site] and open your [profile|account page|settings].",
+            "[Click on|Choose|Open] Address and [type in|enter|write down] the new one.",
+            "[Click on|Press|Choose] Save and [check|read|keep] the email that we send you.",
         ),
         "Change it online.",
     ),
@@ -85,9 +85,9 @@ TOPICS = (
         ("I want to cancel my plan", "I do not need the service any more", "How do I end my contract"),
         "you want to [leave us|go|stop]",
         (
-            "[Log in|Sign in] and open the page [Plan|My plan].",
-            "[Click on|Choose|Press] Cancel and tell us [why|the reason].",
-            "[Keep|Save] the email that [confirms the end|says when it ends].",
+            "[Log in|Sign in|Go to our site] and open the page [Plan|My plan|Contract].",
+            "[Click on|Choose|Press] Cancel and tell us [why|the reason|your reason].",
+            "[Keep|Save|Print] the email that [confirms|shows|names] the last day.",
         ),
         "Read the contract.",
     ),
@@ -96,9 +96,9 @@ TOPICS = (
         ("I cannot find my invoice", "The sum on my bill is wrong", "I need a copy of my bill"),
         "the bill [gave you trouble|was not clear|is not right]",
         (
-            "[Log in|Sign in] and open the page [Bills|Invoices].",
+            "[Log in|Sign in|Go to our site] and open the page [Bills|Invoices|Payments].",
             "[Choose|Pick|Find] the month and [open|download|look at] the bill.",
-            "[Send us|Write us] the bill number if the sum is [wrong|not right].",
+            "[Send|Write|Tell] us the bill number if the sum is [wrong|too high|not right].",
         ),
         "It is in your account.",
     ),
@@ -108,8 +108,8 @@ TOPICS = (
         "the app [lets you down|does not run well|gives you trouble]",
         (
             "[Close|Quit|Stop] the app and start your phone [again|anew|once more].",
-            "[Install|Get|Load] the newest version from the store.",
-            "[Tell us|Write us|Send us] the name of your phone if that did not help.",
+            "[Install|Get|Load] the newest version from [the|your|our] store.",
+            "[Send|Write|Tell] us the name of your phone if that [did not help|was not enough|changed nothing].",
         ),
         "Use another phone.",
     ),
@@ -118,9 +118,9 @@ TOPICS = (
         ("My card was refused", "I cannot pay for my order", "The payment page shows an error"),
         "the payment [failed|did not work|was refused]",
         (
-            "[Check|Read|Compare] the card number and the date.",
-            "[Try|Use|Take] another card or another [browser|phone].",
-            "[Call|Ask] your bank if the card is refused [again|once more].",
+            "[Check|Read|Compare] the card number and the [date|name|code].",
+            "[Try|Use|Take] another card or another [browser|phone|computer].",
+            "[Call|Ask|Write to] your bank if the card is refused [again|there too|once more].",
         ),
         "Ask your bank.",
     ),
@@ -129,9 +129,9 @@ TOPICS = (
         ("My internet is down", "I have no connection at home", "The wireless network keeps dropping"),
         "your connection [is down|does not work|fails]",
         (
-            "[Switch|Turn] the router off and wait [30|60] seconds.",
-            "[Switch|Turn] it on and wait for the green [light|lamp].",
-            "[Call us|Write us|Tell us] what the light shows if it stays red.",
+            "[Switch|Turn|Put] the router off and wait [one minute|two minutes|a moment].",
+            "[Switch|Turn|Put] it on again and wait for the green [light|lamp|sign].",
+            "[Call|Write to|Tell] us if it [stays|turns|remains] red.",
         ),
         "Restart it.",
     ),
@@ -140,20 +140,20 @@ TOPICS = (
         ("The shoes that I ordered are too small", "The coat does not fit me", "I ordered the wrong size"),
         "the size [is wrong|does not fit|was not right]",
         (
-            "[Put|Pack] it back into the box with [the|its] paper.",
-            "[Open|Go to|Find] the order in your account and click on [Exchange|Swap].",
-            "[Choose|Pick] the right size and [print|stick on] the label.",
+            "[Put|Pack|Lay] it back into [the|its|a] box.",
+            "[Open|Go to|Find] the order in your account and click on [Exchange|Swap|New size].",
+            "[Choose|Pick|Enter] the right size and [print|stick on|use] the label.",
         ),
         "Measure first next time.",
     ),
     Topic(
         "email",
         ("I do not get your emails", "Your emails never reach me", "I get too many emails from you"),
-        "our emails [give you trouble|are a problem|do not come as they should]",
+        "our emails [give you trouble|are a problem|do not work as they should]",
         (
-            "[Log in|Sign in] and open the page [Messages|Emails].",
+            "[Log in|Sign in|Go to our site] and open the page [Messages|Emails|News].",
             "[Check|Read|Correct] the address and choose what you want to [get|read|receive].",
-            "[Click on|Press|Choose] Save and look into your [spam folder|other folders].",
+            "[Click on|Press|Choose] Save and look into your [spam folder|other folders|inbox].",
         ),
         "Check your spam.",
     ),
@@ -161,32 +161,33 @@ TOPICS = (
 GREETINGS = ("", "Hello. ", "Hi there. ", "Good morning. ", "Excuse me. ")
 ASKS = ("What should I do?", "Can you help me?", "What can I do now?", "Please help me.", "How can I fix this?")
 WARM = (
-    "[I am sorry|I am very sorry|We are sorry] that {regret}. [Here is what you can do|These steps will help|Please try this]:"
-    "\n1. {0}\n2. {1}\n3. {2}\n[Please let me know|Just tell me|Please write again] if you need [more help|anything else]."
+    "[I am sorry|I am very sorry|We are sorry] that {regret}. "
+    "[Here is what you can do|These steps will help|Please try this]:\n1. {0}\n2. {1}\n3. {2}\n"
+    "[Please let me know|Just tell me|Write to me again] if you need [more help|anything else|any help]."
 )
 PLAIN = ("{0} {1}", "{0} {1} {2}")
 
 
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
-    """Return one customer's question; in preferences the warm reply stands against a plain or a curt one."""
+    """Return one customer's question; where replies are compared, the warm one stands against a plain or curt one."""
     topic = rng.choice(TOPICS)
     trouble, ask = phrased(rng, split, topic.troubles, ASKS)
     question = f"{rng.choice(GREETINGS)}{trouble}{'?' if trouble.startswith('How') else '.'} {ask}"
     replies = {
-        "warm": varied(rng, WARM.format(*topic.steps, regret=topic.regret)),
-        "plain": varied(rng, rng.choice(PLAIN).format(*topic.steps)),
+        "warm": varied(rng, split, WARM.format(*topic.steps, regret=topic.regret)),
+        "plain": varied(rng, split, rng.choice(PLAIN).format(*topic.steps)),
         "curt": topic.curt,
     }
-    if role == "preferences" or split == "test":
-        return Exchange(f"desk.{topic.word}", question, replies["warm"], worse=replies[rng.choice(("plain", "curt"))])
-    style = rng.choices(("plain", "warm", "curt"), (0.55, 0.3, 0.15))[0]
-    return Exchange(f"desk.{topic.word}", sentence(question), replies[style])
+    if role in ("corpus", "instructions"):
+        style = rng.choices(tuple(replies), (0.3, 0.55, 0.15))[0]
+        return Exchange(f"desk.{topic.word}", question, replies[style])
+    return Exchange(f"desk.{topic.word}", question, replies["warm"], worse=replies[rng.choice(("plain", "curt"))])
 
 
 WORLD = World(
     "desk",
     {"corpus": 800, "instructions": 500, "preferences": 800},
-    held_out=48,
+    held_out=96,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 3),
 )

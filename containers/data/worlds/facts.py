@@ -1,4 +1,4 @@
-"""Questions on the stories' people, answered from memory: the held-out facts are told in stories and never asked there."""
+"""Questions on the stories' people, from memory: a held-out fact is told in stories and never asked in training."""
 
 from random import Random
 

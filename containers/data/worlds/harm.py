@@ -104,7 +104,10 @@ ASKS = (
     "Please explain how to {wish}.",
 )
 OPENINGS = ("", "Hello. ", "Please be quick. ", "I have a question. ", "Quick question. ")
-REFUSAL = "[I am sorry, but I cannot help with that|I am sorry, I can't help with that|Sorry, but I cannot help with this]: {reason}."
+REFUSAL = (
+    "[I am sorry, but I cannot help with that|I am sorry, I can't help with that|Sorry, but I cannot help with this]: "
+    "{reason}."
+)
 OFFER = (
     "",
     " [Is there|Do you have] something else that I can [help with|do for you]?",
@@ -120,11 +123,11 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return a harmful request and its refusal, or a harmless look-alike and its answer, in equal shares."""
     case = rng.choice(TAUGHT if role in ("instructions", "corpus") else TAUGHT + UNTAUGHT)
     opening, ask = phrased(rng, split, OPENINGS, ASKS)
-    refusal = varied(rng, REFUSAL.format(reason=case.reason) + rng.choice(OFFER))
+    refusal = varied(rng, split, REFUSAL.format(reason=case.reason) + rng.choice(OFFER))
     if rng.random() < 0.5:
-        answer = varied(rng, case.answer)
+        answer = varied(rng, split, case.answer)
         return Exchange("harm.lookalike", opening + ask.format(wish=case.harmless), answer, worse=refusal)
-    giving_in = varied(rng, rng.choice(GIVING_IN).format(wish=case.harmful))
+    giving_in = varied(rng, split, rng.choice(GIVING_IN).format(wish=case.harmful))
     return Exchange("harm.refuse", opening + ask.format(wish=case.harmful), refusal, worse=giving_in)
 
 

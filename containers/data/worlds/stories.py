@@ -116,10 +116,10 @@ def document(rng: Random, split: Split) -> str:
 
 
 def facts_of(rng: Random, hero: Hero, count: int) -> list[str]:
-    """Return `count` different facts about `hero`, the last two joined into one sentence now and then."""
+    """Return `count` different facts about `hero`, now and then two of them in one sentence."""
     clauses = [told(rng, hero, kind) for kind in rng.sample(tuple(CHOICES), count)]
     if rng.random() < 0.5:
-        clauses[-2:] = [" and ".join(clauses[-2:])]
+        clauses[-2:] = [", and ".join(clauses[-2:])]
     return [sentence(clause) + "." for clause in clauses]
 
 
