@@ -15,6 +15,7 @@ from containers.contract import Endpoint
 from flows.board import Board
 from flows.recipe import Recipe, load_recipe
 from infra.embedded import EmbeddedAPI, prefect_environment
+from infra.forecast import forecasts, refuse_what_cannot_fit
 from infra.local import prefect_url
 from infra.planning import Plan, planning
 from infra.runners.process import ProcessRunner
@@ -31,6 +32,7 @@ def run_recipe(name: str, overrides: Sequence[str]) -> int:
         api = stack.enter_context(prefect_api(settings))
         flow = flow_of(recipe)
         plan = walk(settings, flow, name, overrides)
+        refuse_what_cannot_fit(settings, plan.stages, forecasts(plan.stages))
         runner = ProcessRunner(settings, words_of(plan))
         if words_of(plan):
             runner.warm()

@@ -140,6 +140,12 @@ def gpu() -> Finding:
     return Finding(OK, "gpu", listed.replace("\n", "; ") or "none: everything runs on the CPU")
 
 
+def gpu_memory() -> int:
+    """Return the memory of the largest NVIDIA GPU in bytes, 0 without one."""
+    listed = said(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]).split()
+    return max((int(size) * 2**20 for size in listed if size.isdigit()), default=0)
+
+
 def port(server: str, setting: str, default: int) -> Finding:
     """Judge whether a server's port is free; a taken one only matters to `make up`."""
     number = int(os.environ.get(setting, default))

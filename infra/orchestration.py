@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from containers.contract import Config
@@ -48,7 +48,7 @@ class Preparation:
     runner: Runner | None = None
 
 
-prepared: ContextVar[Preparation] = ContextVar("prepared", default=Preparation())
+prepared: ContextVar[Preparation | None] = ContextVar("prepared", default=None)
 
 
 def stage_task(function: Callable[P, T]) -> Callable[P, T]:
@@ -118,7 +118,7 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     settings = Settings()
     run = Run(settings, first_record(settings, recipe, name))
     start_relay(settings, run.folder)
-    ready = prepared.get()
+    ready = prepared.get() or Preparation()
     listeners: tuple[Listener, ...] = (Recorder(run), FlowLog(), *ready.watchers)
     launch = Launch(settings, Store(settings.store), ready.runner or ProcessRunner(settings), listeners)
     try:

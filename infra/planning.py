@@ -42,6 +42,11 @@ class Foreseen:
         """`sft`, or `data corpus` for one of several."""
         return f"{self.stage.word} {self.label}".strip()
 
+    @property
+    def is_below_another(self) -> bool:
+        """Whether it takes something that is not made yet."""
+        return any(is_foreseen(artifact) for _, artifact in artifacts_in(self.inputs))
+
 
 @dataclass
 class Plan:

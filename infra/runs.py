@@ -153,7 +153,7 @@ class Recorder:
         self.run.enter(row, entry.revise(status="cached" if cached else "done"))
         self.run.journal.write(
             "finished", key, seconds=seconds, metrics=outcome.metrics, outputs=outcome.outputs,
-            address=run.address, folder=str(run.published),
+            address=run.address, folder=str(run.published), cached=cached,
         )  # fmt: skip
         for value in outcome.outputs.values():
             if isinstance(value, dict) and value.get("kind") == "endpoint":

@@ -66,8 +66,9 @@ class Ledger:
         run = self._run_of(event["stage"], event)
         self._log_params(run, event["config"])
         self.client.log_inputs(run, [dataset_input(name, value) for name, value in datasets_in(event["inputs"])])
-        self._log_json(run, event["config"], "config.json")
-        self._log_json(run, event["inputs"], "inputs.json")
+        if event["event"] == "started":
+            self._log_json(run, event["config"], "config.json")
+            self._log_json(run, event["inputs"], "inputs.json")
 
     def _cached(self, event: Event) -> None:
         self._started(event)
@@ -81,14 +82,19 @@ class Ledger:
         step = max((point.step for name in event["metrics"] for point in self._history(run, name)), default=0)
         moment = milliseconds(event["time"])
         self._log_points(event["stage"], [Metric(k, v, moment, step) for k, v in event["metrics"].items()])
-        self._log_json(run, event["outputs"], "outputs.json")
-        stage_folder = Path(event["folder"]) if event.get("folder") else None
-        if stage_folder and (stage_folder / "result.json").exists():
-            self.client.log_artifact(run, str(stage_folder / "result.json"))
-        if stage_folder and (stage_folder / "outputs" / "card").exists():
-            self.client.log_artifacts(run, str(stage_folder / "outputs" / "card"), "card")
+        if not event["cached"]:
+            self._log_stage_files(run, event)
         self._register(event)
         self.client.set_terminated(run, "FINISHED", end_time=moment)
+
+    def _log_stage_files(self, run: str, event: Event) -> None:
+        """Keep what people look at: references to the outputs, the result, the card with its samples; no weights."""
+        self._log_json(run, event["outputs"], "outputs.json")
+        folder = Path(event["folder"])
+        if (folder / "result.json").exists():
+            self.client.log_artifact(run, str(folder / "result.json"))
+        if (folder / "outputs" / "card").exists():
+            self.client.log_artifacts(run, str(folder / "outputs" / "card"), "card")
 
     def _failed(self, event: Event) -> None:
         run = self._run_of(event["stage"])
@@ -211,7 +217,9 @@ def datasets_in(inputs: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         elif isinstance(value, dict):
             found += [(f"{name}.{below}", item) for below, item in datasets_in(value)]
         elif isinstance(value, list):
-            found += [(f"{name}.{below}", item) for below, item in datasets_in(dict(enumerate(value)))]
+            found += [
+                (f"{name}.{below}", item) for below, item in datasets_in({str(i): item for i, item in enumerate(value)})
+            ]
     return found
 
 
