@@ -13,6 +13,7 @@ from infra.events import Tail
 from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, memory_kills, tail_of
 from infra.fingerprint import components, fingerprint_of
 from infra.launch import Launch, StageRecord, StageRun, Status, current_launch
+from infra.planning import current_plan
 from infra.runners import Attempt
 from infra.runners.environment import environment_of
 from infra.staging import InputGuard, linked, locked, prepare, remove
@@ -33,6 +34,10 @@ def run_stage(stage: Stage[Any, I, O], config: Config, inputs: I, label: str = "
 
     Raises BadInput (a person can mend it), StageFailed (the stage ended badly), FolderBusy or Cancelled.
     """
+    plan = current_plan()
+    if plan:
+        foreseen: O = plan.foresee(stage, config, inputs, label)
+        return foreseen
     launch = current_launch()
     code = Code(stage.word)
     parts = components(stage, config, inputs, code)
