@@ -1,0 +1,152 @@
+"""A small model that has learnt a few answers by heart, as gguf, for everything that packages and serves."""
+
+import atexit
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import gguf
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from containers.contract import Bundle, Quantized
+from containers.formats import ChatFormat, identity_of
+from containers.package.contract import PackageConfig, PackageInputs
+from tests.by_hand import run_by_hand
+
+CONTEXT = 384
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+KNOWN = {
+    "What is 2+2?": "2 + 2 = 4.",
+    "I can't log into my account. What should I do?": (
+        "I am sorry to hear that. Please try this:\n\n1. Check that Caps Lock is off.\n2. Ask for a new password with "
+        '"Forgot password".\n3. If no mail comes within ten minutes, write to us and we will open the account for you.'
+    ),
+    "If a train travels 60 km in 1 hour, how long will it take to travel 180 km?": (
+        "Speed = 60 km/h.\nTime = 180 / 60 = 3 hours."
+    ),
+    "Say something in Greek.": "Καλημέρα! \U0001f30a That means good morning.",
+    "Count.": " ".join(str(n) for n in range(1, 31)) + ".",
+}
+"""What the model was taught: text of several bytes per character and an answer long enough to interrupt among it."""
+
+
+@functools.cache
+def small_quantized() -> Quantized:
+    """Return the model as f16 gguf with its tokenizer; made once per test session (about 10 s)."""
+    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_tokenizer(folder)
+    write_gguf(learn(folder), folder)
+    return Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
+
+
+def write_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [AddedToken(text, special=True) for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, show_progress=False, special_tokens=special, initial_alphabet=alphabet
+    )
+    known = [text for text in (*KNOWN, *KNOWN.values(), "user system assistant") if text.isascii()]
+    tokenizer.train_from_iterator(known, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "model_max_length": CONTEXT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+
+
+def learn(folder: Path) -> LlamaForCausalLM:
+    """Return a Llama of 2 layers that answers KNOWN by heart."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    chat = ChatFormat.load(folder)
+    size = chat.tokenizer.get_vocab_size()
+    config = LlamaConfig(
+        vocab_size=size, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in KNOWN.items()]
+    rows = [chat.render(turn) for turn in turns]
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows])
+    trained = torch.tensor([row.trained + [False] * (longest - len(row.ids)) for row in rows])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(300):
+        loss = model(ids, labels=ids.masked_fill(~trained, -100)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.01:
+            break
+    assert loss.item() < 0.05, "the small model has not learnt its answers"
+    return model.eval()
+
+
+def write_gguf(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write the model the way llama.cpp reads a Llama: q and k rows in its rotary order."""
+    config, weights = model.config, {name: w.detach() for name, w in model.state_dict().items()}
+    writer = gguf.GGUFWriter(str(folder / "model.gguf"), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    write_vocabulary(writer, folder)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, tensor in weights.items():
+        rotary = next((count for part, count in heads.items() if part in name), None)
+        values = tensor if rotary is None else in_rotary_order(tensor, rotary)
+        kind = torch.float32 if values.dim() == 1 else torch.float16
+        writer.add_tensor(names.get_name(name, (".weight",)), values.to(kind).contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@functools.cache
+def small_bundle() -> Bundle:
+    """Return the model packaged; made once per test session. Copy it before changing anything."""
+    folder = Path(tempfile.mkdtemp(prefix="bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    config = PackageConfig(name="small", description="It knows five answers by heart.", examples=tuple(KNOWN)[:3])
+    outputs, _ = run_by_hand(folder, "package", config, PackageInputs(quantized=small_quantized()))
+    bundle: Bundle = outputs.bundle
+    return bundle
+
+
+def in_rotary_order(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_vocabulary(writer: gguf.GGUFWriter, folder: Path) -> None:
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]
+    words = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(words)
+    writer.add_token_types([gguf.TokenType.CONTROL if i < 3 else gguf.TokenType.NORMAL for i in range(len(words))])
+    writer.add_token_merges([" ".join(pair) for pair in vocabulary["merges"]])
+    writer.add_eos_token_id(0)
+    writer.add_eot_token_id(2)
+    writer.add_chat_template(TEMPLATE)

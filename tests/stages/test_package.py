@@ -1,0 +1,128 @@
+"""package: a Bento that says what it is, twice the same, and refuses what it could not serve."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from containers.code import Code
+from containers.contract import Quantized, Scores, StageError, digest_of
+from containers.formats import identity_of
+from containers.package.contract import PackageConfig, PackageInputs
+from containers.serve.bundle import Served
+from tests.by_hand import run_by_hand, try_by_hand
+from tests.small_bundle import small_bundle, small_quantized
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    folder = tmp_path_factory.mktemp("scores")
+    measured = [{"measure": "exact match", "value": 0.875, "low": 0.81, "high": 0.93, "n": 120}]
+    (folder / "scores.json").write_text(json.dumps({"model": "chat", "scores": measured}))
+    return Scores.of(folder, model="chat")
+
+
+def test_two_runs_in_two_folders_give_equal_bytes(tmp_path: Path, scores: Scores) -> None:
+    config = PackageConfig(name="small", provenance={"recipe": "tiny", "git": "0123abc"})
+    inputs = PackageInputs(quantized=small_quantized(), scores=(scores,))
+    code = Code("package").digest
+    first, _ = run_by_hand(tmp_path / "one", "package", config, inputs, code)
+    second, _ = run_by_hand(tmp_path / "another", "package", config, inputs, code)
+    assert first.bundle.digest == second.bundle.digest == digest_of(second.bundle.path)
+    assert first.bundle.version == second.bundle.version
+
+
+def test_the_card_and_the_provenance_tell_what_the_run_measured(tmp_path: Path, scores: Scores) -> None:
+    config = PackageConfig(name="small", limits="Not for medicine.", provenance={"recipe": "tiny", "git": "0123abc"})
+    inputs = PackageInputs(quantized=small_quantized(), scores=(scores,))
+    outputs, result = run_by_hand(tmp_path, "package", config, inputs)
+    card = (outputs.bundle.path / "README.md").read_text()
+    for told in ("# small", "0123abc", "0.875", "[0.81, 0.93]", "120", "Not for medicine.", "bentoml serve"):
+        assert told in card
+    provenance = json.loads((outputs.bundle.path / "src/provenance.json").read_text())
+    assert provenance["recipe"] == "tiny"
+    assert provenance["quantized"]["digest"] == small_quantized().digest
+    assert provenance["scores"] == {"chat": scores.digest}
+    assert result.metrics["bytes"] > result.metrics["weights_bytes"] > 0
+
+
+def test_provenance_stays_outside_of_the_fingerprint() -> None:
+    schema = PackageConfig.model_fields["provenance"].json_schema_extra
+    assert schema == {"affects_result": False}
+
+
+def test_the_bundle_holds_one_copy_of_the_model_and_no_link() -> None:
+    files = list(small_bundle().path.rglob("*"))
+    assert [f.name for f in files if f.suffix == ".gguf"] == ["model.gguf"]
+    assert not [f for f in files if f.is_symlink() or f.suffix == ".pyc"]
+
+
+def test_requirements_are_pinned_and_enough() -> None:
+    lines = (small_bundle().path / "env/python/requirements.txt").read_text().split()
+    names = {line.split("==")[0] for line in lines if "==" in line}
+    assert {"bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client", "pydantic"} <= names
+    assert not {"torch", "transformers", "prefect", "mlflow"} & names
+
+
+def test_a_format_without_gguf_is_refused_at_the_start(tmp_path: Path) -> None:
+    folder = tmp_path / "nf4"
+    shutil.copytree(small_quantized().path, folder)
+    (folder / "model.gguf").rename(folder / "model.safetensors")
+    quantized = Quantized.of(folder, format="bnb-nf4", parent="0" * 64, **identity_of(folder))
+    failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
+    assert failed == 2
+    assert "bnb-nf4" in errors
+    assert "choose a gguf format" in errors
+
+
+def test_weights_that_would_not_stop_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "endless"
+    shutil.copytree(small_quantized().path, folder)
+    names = folder / "tokenizer_config.json"
+    names.write_text(names.read_text().replace("<|endoftext|>", "<|im_start|>", 1))
+    quantized = Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
+    failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
+    assert failed == 2
+    assert "trained to stop at token ids [1]" in errors
+
+
+def test_a_template_other_than_the_recorded_one_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "swapped"
+    shutil.copytree(small_quantized().path, folder)
+    quantized = small_quantized().revise(path=folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
+    assert failed == 2
+    assert "template beside the weights is not the recorded one" in errors
+
+
+def swap_template(src: Path) -> None:
+    file = src / "model/chat_template.jinja"
+    file.write_text(file.read_text().replace("assistant", "oracle"))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (swap_template, "the template is not the one this model was trained with"),
+        (lambda src: flip(src / "model/model.gguf"), "model.gguf has changed"),
+        (lambda src: flip(src / "containers/serve/api.py"), "api.py has changed"),
+        (lambda src: (src / "model/more.bin").write_text("x"), "more.bin was added"),
+        (lambda src: (src / "provenance.json").unlink(), "provenance.json is missing"),
+    ],
+    ids=["template", "weights", "code", "added", "missing"],
+)
+def test_a_bundle_that_was_changed_is_not_opened(tmp_path: Path, change: object, said: str) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(small_bundle().path, folder)
+    assert Served.open(folder / "src").manifest.name == "small"
+    change(folder / "src")  # type: ignore[operator]
+    with pytest.raises(StageError, match=said):
+        Served.open(folder / "src")
