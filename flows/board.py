@@ -34,6 +34,8 @@ class Row:
     figures: dict[str, float] = field(default_factory=dict)
     note: str = ""
     said: float = 0.0
+    paced: tuple[float, float] | None = None
+    """When the first progress in this unit came, and how far it was: the pace leaves preparation out."""
 
     @property
     def elapsed(self) -> float:
@@ -43,9 +45,10 @@ class Row:
     @property
     def eta(self) -> float | None:
         """Seconds to go at the pace so far, once there is a pace."""
-        if self.status != "running" or not 0 < self.done < self.total:
+        if self.status != "running" or not self.paced or self.done <= self.paced[1]:
             return None
-        return self.elapsed * (self.total - self.done) / self.done
+        since, first = self.paced
+        return (time.monotonic() - since) * (self.total - self.done) / (self.done - first)
 
 
 class Board:
@@ -81,6 +84,8 @@ class Board:
         row = self.rows[run.title]
         if event["event"] == "progress":
             with self.turn:
+                if row.unit != event["unit"]:
+                    row.paced, row.figures = (time.monotonic(), event["done"]), {}
                 row.done, row.total, row.unit = event["done"], event["total"], event["unit"]
                 row.figures |= event.get("figures", {})
             if time.monotonic() - row.said > SECONDS_BETWEEN_LINES:
@@ -142,11 +147,11 @@ def progress_text(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Return a count that fits a column: 950, 12.5k, 3.2M."""
+    """Return a count that fits a column: 4.5, 950, 12.5k, 3.2M."""
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= scale:
-            return f"{value / (1e3 if letter == 'k' else scale):.3g}{letter}"
-    return f"{value:g}"
+            return f"{value / (1e3 if letter == 'k' else scale):.1f}{letter}"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def duration(seconds: float) -> str:

@@ -59,7 +59,7 @@ class Plan:
         """Note what would happen to a stage; return its stored outputs, or ones that only have a place."""
         before = newest(self.store, stage.word, label)
         waiting = sorted({origin(artifact) for _, artifact in artifacts_in(inputs) if is_foreseen(artifact)})
-        found, reason = None, f"{' and '.join(waiting)} will be made anew"
+        found, reason = None, f"reads new {', '.join(waiting)}"
         if not waiting:
             parts = components(stage, config, inputs, Code(stage.word))
             found = self.store.find(stage.word, fingerprint_of(parts))
