@@ -1,5 +1,6 @@
 """How a stage run can fail, and what to tell the person about it."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from containers.entrypoint import BAD_INPUT
 from infra.events import read_events
 
 LOG_LINES = 15
+FULL_BYTES = 2**16
+"""Less free space than this is none: a stage that finds none cannot even write down why it failed."""
 OUT_OF_MEMORY = ("MemoryError", "out of memory", "OutOfMemoryError", "can't allocate memory", "Cannot allocate memory")
 OUT_OF_DISK = ("No space left on device", "Disk quota exceeded", "File too large", "ENOSPC")
 
@@ -35,6 +38,8 @@ def failure_of(title: str, code: int | None, folder: Path, *, memory_kills: int 
     if code == BAD_INPUT:
         return BadInput(said[-1] if said else f"{title} refused its input without a word: see {folder / 'log.txt'}")
     last = "\n".join(said[-1:]) or tail_of(folder / "log.txt")
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        last += f"\nNo space left on device: {folder}"
     return StageFailed(f"{title} {reason(code, last, memory_kills)}\n{indented(last)}\n  log: {folder / 'log.txt'}")
 
 

@@ -125,7 +125,11 @@ def make(stage: Stage[Any, Any, Any], request: Request, inputs: Frozen, telling:
         published = recovered(request, telling)
         if not published:
             prepare(folder, request, inputs)
-            attempt(stage, telling)
+            try:
+                attempt(stage, telling)
+            except BaseException:
+                remove(folder / "outputs")
+                raise
             guard.check()
             published = store.publish(folder)
     for name in LEFTOVERS:

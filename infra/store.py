@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from containers.contract import Request, Result, Stage, combined, digest_of_file, files_in
-from containers.entrypoint import located
+from containers.contract import Artifact, Request, Result, Stage, artifacts_in, combined, digest_of_file, files_in
+from containers.entrypoint import located, stage_named
 from containers.out import write_last
 
 INDEX = "index.json"
@@ -109,6 +109,20 @@ class Store:
         except OSError as error:
             raise disk_error(error, staged) from error
         return self.load(target.name)
+
+    def artifact(self, pin: str) -> Artifact:
+        """Return the artifact that `store:<address>` or `store:<address>/<output>` names; raises StoreError.
+
+        The output may be left out where the stage makes one artifact only.
+        """
+        address, _, output = pin.removeprefix("store:").partition("/")
+        found = self.load(address)
+        made = dict(artifacts_in(found.outputs(stage_named(found.result.stage))))
+        if not output and len(made) == 1:
+            return next(iter(made.values()))
+        if output not in made:
+            raise StoreError(f"{address} holds {', '.join(sorted(made))}: name one, as store:{address}/{min(made)}")
+        return made[output]
 
     def verify(self, address: str) -> list[str]:
         """Hash every file of a published run; return what is wrong with it (nothing, when all is well)."""
