@@ -68,6 +68,8 @@ class Server:
             kill(stage)
         if self.successor:
             self.successor.connection.close()
+            if not self.successor_state:  # Still importing: it holds no stage, and would hear of the end too late.
+                os.kill(self.successor.pid, signal.SIGKILL)
             os.waitpid(self.successor.pid, 0)
 
     def grow(self) -> None:
