@@ -34,7 +34,7 @@ def adapt_model(recipe_name: str = "qwen-lora", overrides: tuple[str, ...] = ())
         chat = whole(base, sft(base, materials.lessons, recipe.sft), recipe.merge)
 
         scores = evaluate_each({"base": base, "chat": chat}, materials, recipe.evaluate)
-        compact = quantize(chat, materials.corpus or materials.lessons, recipe.quantize)
+        compact = quantize(chat, materials.corpus, recipe.quantize)
         bundle = package(compact, scores, recipe.package)
         endpoint = serve(bundle, recipe.serve)
         return report(endpoint, scores)

@@ -33,10 +33,10 @@ class RecipeError(StageError):
 class DataRecipe(Config):
     """The sources of each role; a role that is absent is not used."""
 
-    corpus: DataConfig | None = None
-    """Plain text to learn the language from; its test split measures bits per byte."""
-    instructions: DataConfig | None = None
+    instructions: DataConfig
     """Conversations to imitate."""
+    corpus: DataConfig | None = None
+    """Plain text to learn the language from; its test split measures bits per byte. Absent: the lessons' own text."""
     preferences: DataConfig | None = None
     """Pairs of answers, the better one named."""
     problems: DataConfig | None = None
@@ -81,13 +81,12 @@ class Recipe(Config):
     """Where the bundle answers."""
 
     @model_validator(mode="after")
-    def needs_what_its_flow_reads(self) -> Self:
-        """Refuse a recipe whose flow would find nothing to work on."""
-        needed = {"data.instructions": self.data.instructions}
-        needed |= {"checkpoint": self.checkpoint} if self.flow == "adapt_model" else {"data.corpus": self.data.corpus}
-        missing = [name for name, value in needed.items() if value is None]
-        if missing:
-            raise ValueError(f"{self.flow} needs {' and '.join(missing)}")
+    def needs_what_its_flow_starts_from(self) -> Self:
+        """Refuse a recipe whose flow would find nothing to start from."""
+        if self.flow == "train_llm" and self.data.corpus is None:
+            raise ValueError("train_llm needs data.corpus, the text that it starts from")
+        if self.flow == "adapt_model" and self.checkpoint is None:
+            raise ValueError("adapt_model needs a checkpoint, the model that it starts from")
         return self
 
 
@@ -137,12 +136,12 @@ def apply(override: str, values: dict[str, Any]) -> None:
     if not equals or not path:
         raise RecipeError(f"override {override!r} is not of the form key.path=value")
     *parents, last = path.split(".")
+    place: Any = values
     for key in parents:
-        below: Any = values[int(key)] if isinstance(values, list) else values.setdefault(key, {})
-        if not isinstance(below, dict | list):
+        place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        if not isinstance(place, dict | list):
             raise RecipeError(f"override {override!r}: {key!r} holds a value, not settings")
-        values = below  # type: ignore[assignment]
-    values[int(last) if isinstance(values, list) else last] = yaml.safe_load(value)  # type: ignore[index]
+    place[int(last) if isinstance(place, list) else last] = yaml.safe_load(value)
 
 
 def fill(value: Any, variables: Mapping[str, str], file: Path) -> Any:

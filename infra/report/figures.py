@@ -17,8 +17,7 @@ Curve = Sequence[tuple[float, float]]
 def drawn(figure: Figure) -> str:
     """Return a figure as an inline SVG element whose ink is the page's text colour."""
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "slipway", "font.family": "sans-serif"}
-    with mpl.rc_context(settings):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "slipway", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None}, bbox_inches="tight")
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")

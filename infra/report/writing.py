@@ -73,7 +73,7 @@ def name_of(record: StageRecord) -> str:
 
 def view_of(record: StageRecord, launch: Launch) -> StageView:
     """Return what the page shows of a stage run, read from its folder in the store."""
-    folder = launch.store.folder(record.address)
+    folder = launch.store.root / record.address
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     card = folder / "outputs" / "card" / "card.json"
     return StageView(
