@@ -1,4 +1,4 @@
-"""A person's own checkpoint, checked before anything is trained on it: that it can be converted and served at the end."""
+"""A person's own checkpoint, checked before anything is trained on it: it must be convertible and servable."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ class Named(Protocol):
 
 
 def checkpoint_of(named: Named | None) -> Model:
-    """Return the Model at a folder or hub name; raises StageError where it could not be trained, converted or served."""
+    """Return the Model at a folder or hub name; raises StageError where it could not be trained or served."""
     if named is None:
         raise StageError(
             "this flow starts from a checkpoint: set `checkpoint: {path: folder or owner/name}` in the recipe"

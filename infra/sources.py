@@ -1,7 +1,7 @@
 """What a person names in a recipe, found on this machine: files, folders, globs, and pinned names on the hub.
 
-A path becomes a `Files` artifact: a folder of links under `<home>/sources/<digest>/`, names kept, with the digest of the
-bytes, so that a stage's fingerprint says what was read and not where it lay. An unchanged file is hashed once.
+A path becomes a `Files` artifact: a folder of links under `<home>/sources/<digest>/`, names kept, with the digest of
+the bytes, so that a stage's fingerprint says what was read and not where it lay. An unchanged file is hashed once.
 """
 
 import difflib
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from containers.contract import Files, StageError, combined
-from containers.data.contract import DataConfig
-from containers.data.source import SourceConfig
+from containers.data.contract import DataConfig, SourceConfig
 from infra.digests import Digests
 from infra.hub import newest_commit
 from infra.launch import NoLaunchError, current_launch
@@ -35,10 +34,16 @@ def home() -> Path:
 
 
 def resolve(config: DataConfig, role: str) -> dict[str, Files]:
-    """Return the files of each source that has a path, keyed by its index; raises StageError naming the source."""
-    named = {str(i): source.path for i, source in enumerate(config.sources) if source.path is not None}
+    """Return the files of each source that has some, keyed by its index; raises StageError naming the source."""
+    named = {str(i): path for i, source in enumerate(config.sources) if (path := place_of(source)) is not None}
     with Digests(home() / "sources" / "digests.sqlite") as digests:
         return {i: files_at(path, f"data.{role}.sources.{i}.path", digests) for i, path in named.items()}
+
+
+def place_of(source: SourceConfig) -> str | None:
+    """Return where a source's files lie; a hub name may be a folder here."""
+    local = source.hub is not None and Path(source.hub).is_dir()
+    return source.hub if local else source.path
 
 
 def pinned(config: DataConfig) -> DataConfig:
@@ -48,7 +53,7 @@ def pinned(config: DataConfig) -> DataConfig:
 
 def pinned_source(source: SourceConfig) -> SourceConfig:
     """Return the source with its revision filled in, if it comes from the hub."""
-    if source.hub is None or source.revision is not None or Path(source.hub).is_dir():
+    if source.hub is None or source.revision is not None or place_of(source) is not None:
         return source
     return source.revise(revision=newest_commit(source.hub, "dataset"))
 

@@ -5,17 +5,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from containers.contract import Role, Split, digest_of_file
 from containers.data.cleaning import Census
 from containers.data.contract import DataConfig
-from containers.data.fitting import Row, texts_of
+from containers.data.fitting import texts_of
 from containers.data.page import page_of
 from containers.data.reading import Reader
 from containers.out import Out
 
 SAMPLES = 3
+BATCH_ROWS = 1024
 SAMPLE_CHARACTERS = 280
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -73,20 +76,27 @@ class Tally:
         tally = cls(Counter(), Counter(), dict.fromkeys(SPLITS, 0), Counter(), [])
         for split in SPLITS:
             for shard in sorted((folder / split).glob("*.parquet")):
-                for batch in pq.ParquetFile(shard).iter_batches(1024):
-                    tally.count(split, batch.to_pylist())
+                with pq.ParquetFile(shard) as rows:
+                    for batch in rows.iter_batches(BATCH_ROWS):
+                        tally.count(split, batch)
         return tally
 
-    def count(self, split: Split, rows: list[Row]) -> None:
+    def count(self, split: Split, batch: pa.RecordBatch) -> None:
         """Add rows of one split."""
-        for row in rows:
-            self.sources[row["source"] or ""] += 1
-            self.tasks[row["task"] or ""] += 1
-            size = sum(map(len, texts_of(row)))
-            self.characters[split] += size
-            self.lengths[1 << max(size - 1, 0).bit_length()] += 1
-            if split == "train" and len(self.samples) < SAMPLES:
-                self.samples.append(shortened("\n\n".join(texts_of(row))))
+        for column, counts in (("source", self.sources), ("task", self.tasks)):
+            for entry in batch[column].value_counts().to_pylist():
+                counts[entry["values"] or ""] += entry["counts"]
+        is_text = "text" in batch.schema.names
+        sizes = pc.utf8_length(batch["text"]).to_pylist() if is_text else sizes_of(batch)
+        self.characters[split] += sum(sizes)
+        self.lengths.update(1 << max(size - 1, 0).bit_length() for size in sizes)
+        missing = SAMPLES - len(self.samples) if split == "train" else 0
+        self.samples += [shortened("\n\n".join(texts_of(row))) for row in batch.slice(0, missing).to_pylist()]
+
+
+def sizes_of(batch: pa.RecordBatch) -> list[int]:
+    """Return the characters of each row of messages."""
+    return [sum(map(len, texts_of(row))) for row in batch.to_pylist()]
 
 
 def shortened(text: str) -> str:

@@ -8,13 +8,14 @@ import numpy as np
 from containers.contract import Role
 from containers.data.contamination import HeldOut
 from containers.data.contract import DataConfig
-from containers.data.duplicates import Signatures
+from containers.data.duplicates import Mask, Signatures
 from containers.data.fitting import Row, question_of, texts_of
 from containers.data.privacy import scrubbed, spans_in
 from containers.data.quality import faults
 from containers.data.reading import Read
-from containers.data.spool import MARKS, SPLITS, TEST, Spool, hash_of, split_of
-from containers.data.words import words_of
+from containers.data.splits import split_of
+from containers.data.spool import MARKS, SPLITS, TEST, Spool, hash_of
+from containers.data.words import Words, words_of
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_ROWS = 4096
@@ -90,29 +91,30 @@ class Cleaner:
             stay &= ~np.array(bad)
         marks = np.array([self.mark(read, text) for read, text in zip(reads, texts, strict=True)], dtype=MARKS)
         if self.held_out:
-            leaked = self.held_out.leaked([read.row for read in reads]) & (marks["split"] != TEST) & stay
+            leaked = self.held_out.leaked([read.row for read in reads], words) & (marks["split"] != TEST) & stay
             self.census.contaminated += int(leaked.sum())
             stay &= ~leaked
         if not stay.any():
             return
         chosen = np.flatnonzero(stay)
         if self.config.near_duplicate_similarity < 1:
-            self.sign([texts[i] for i in chosen], marks[chosen])
+            self.sign(words, stay, marks["builtin"])
         self.signatures.add_exact(marks["content"][chosen])
         self.spool.add([self.finished(reads[i].row, int(marks["content"][i])) for i in chosen], marks[chosen])
 
-    def sign(self, texts: list[str], marks: np.ndarray) -> None:  # type: ignore[type-arg]
-        """Append the signatures of all but the worlds' rows, whose phrases are meant to recur."""
-        own = np.flatnonzero(~marks["builtin"])
-        if own.size:
-            self.signatures.add_near(self.spool.total + own, words_of([texts[i] for i in own]))
+    def sign(self, words: Words, stay: Mask, builtin: Mask) -> None:
+        """Append the signatures of the rows that stay, but for the worlds' rows, whose phrases are meant to recur."""
+        rows = self.spool.total + np.cumsum(stay) - 1
+        self.signatures.add_near(np.where(stay & ~builtin, rows, -1), words)
 
-    def mark(self, read: Read, text: str) -> tuple[int, int, int, int, bool]:
+    def mark(self, read: Read, text: str) -> tuple[int, int, int, int, int, bool]:
         """Return what the spool keeps beside a row."""
-        group = hash_of(" ".join(question_of(read.row).casefold().split()), self.config.seed)
+        content = hash_of(text)
+        asked = content if self.role == "corpus" else hash_of(" ".join(question_of(read.row).casefold().split()))
+        group = hash_of(f"{self.config.seed} {asked}")
         decided = read.row.pop("split", None)
         split = SPLITS.index(decided) if decided else split_of(group, *self.shares)
-        return hash_of(text), group, split, read.source, read.builtin
+        return content, group, len(text), split, read.source, read.builtin
 
     @property
     def shares(self) -> tuple[float, float]:

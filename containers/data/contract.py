@@ -7,6 +7,8 @@ from pydantic import Field
 from containers.contract import Config, Dataset, Files, Frozen, Role, Stage
 from containers.data.source import QualityConfig, SourceConfig
 
+__all__ = ["STAGE", "DataConfig", "DataInputs", "DataOutputs", "QualityConfig", "SourceConfig"]
+
 
 class DataConfig(Config):
     """One role's sources and how they are cleaned."""

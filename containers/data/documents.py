@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator
 
-import trafilatura
-
 from containers.data.records import Record, Reject
 from containers.data.streams import BROKEN, Source, lines_of
 
@@ -68,6 +66,8 @@ def page(source: Source) -> Iterator[Record | Reject]:
     except BROKEN as error:
         yield Reject(source.name, 1, f"the compressed file is broken ({error})")
         return
+    import trafilatura
+
     text = trafilatura.extract(data, include_comments=False, deduplicate=False)
     if text:
         yield Record(source.name, 1, {"text": text})

@@ -50,9 +50,9 @@ class Signatures:
         hashes.tofile(self.files["exact"])
 
     def add_near(self, rows: Indices, words: Words) -> None:
-        """Append the signatures of those texts that are long enough; `rows[i]` is the row of text i."""
+        """Append the signatures of texts that are long enough; `rows[i]` is the row of text i, -1 where it has none."""
         shingles, offsets = runs(words, SHINGLE_WORDS)
-        wanted = np.diff(words.offsets) >= MIN_WORDS
+        wanted = (np.diff(words.offsets) >= MIN_WORDS) & (rows >= 0)
         if not wanted.any():
             return
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(

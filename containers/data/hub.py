@@ -8,13 +8,13 @@ from containers.data.records import Record
 from containers.data.source import SourceConfig
 
 
-def streamed(source: SourceConfig, work: Path) -> Iterator[Record]:
-    """Yield the rows of `source.hub` at its pinned revision; raises StageError with the loader's reason."""
+def streamed(source: SourceConfig, folder: Path | None, work: Path) -> Iterator[Record]:
+    """Yield the rows of `source.hub` at its pinned revision, or of `folder`; raises StageError with the reason."""
     from datasets import load_dataset
 
     try:
         rows = load_dataset(
-            str(source.hub),
+            str(folder or source.hub),
             name=source.subset,
             split=source.hub_split,
             revision=source.revision,

@@ -10,10 +10,8 @@ import json
 import re
 import time
 from collections import Counter
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from containers.contract import Dataset, StageError
 from containers.data import shards
@@ -24,7 +22,8 @@ from containers.data.contract import DataConfig, DataInputs, DataOutputs
 from containers.data.duplicates import Mask, Signatures, exact_copies, near_copies
 from containers.data.reading import Reader
 from containers.data.records import Reject
-from containers.data.spool import TEST, TRAIN, VALIDATION, Spool
+from containers.data.splits import balanced, tails_of
+from containers.data.spool import Spool
 from containers.out import Out
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -72,10 +71,11 @@ def prepare(config: DataConfig, inputs: DataInputs, out: Out) -> DataOutputs:
         raise StageError(
             f"every row of data.{inputs.role} was dropped ({said(steps)}): loosen the filters, or give other data"
         )
-    marks["split"] = with_every_split(marks, kept, config)
+    marks["split"] = balanced(marks, kept, config)
     folder = out.artifact("dataset")
     copies = shards.copies_of(marks, kept, [source.weight for source in config.sources])
-    rows = shards.write(spool, folder, marks["split"], copies)
+    tails = tails_of(marks, kept, config) if inputs.role == "corpus" else {}
+    rows = shards.write(spool, folder, marks["split"], copies, tails)
     out.say(f"data.{inputs.role}: {said(steps)}; written: {said(rows)}")
     out.record(**steps, **{f"rows_{split}": count for split, count in rows.items()})
     write_card(Card(inputs.role, config, reader, census, steps, rejects, rows), folder, out)
@@ -127,16 +127,6 @@ def duplicates(signatures: Signatures, config: DataConfig, total: int) -> tuple[
     if config.near_duplicate_similarity == 1:
         return exact, np.zeros(total, dtype=bool)
     return exact, near_copies(signatures, config.near_duplicate_similarity, total, exact)
-
-
-def with_every_split(marks: npt.NDArray[Any], kept: Mask, config: DataConfig) -> npt.NDArray[np.int8]:
-    """Return splits, none of those asked for empty: it gets the question of lowest hash from training."""
-    splits: npt.NDArray[np.int8] = marks["split"].copy()
-    for split, share in ((TEST, config.test_share), (VALIDATION, config.validation_share)):
-        training = np.unique(marks["group"][kept & (splits == TRAIN)])
-        if share and not (kept & (splits == split)).any() and training.size > 1:
-            splits[marks["group"] == training[0]] = split
-    return splits
 
 
 def said(figures: dict[str, int]) -> str:

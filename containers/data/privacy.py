@@ -13,7 +13,12 @@ from datafog.processing.text_processing.regex_annotator.regex_annotator import R
 
 IN_DIGITS = ("CREDIT_CARD", "SSN", "PHONE", "IP_ADDRESS")
 """In order of precedence where two match at one place."""
-DIGITS = re.compile(r"[+(]{0,2}\d[\d().\-\s]{5,}\d")
+RUN = re.compile(r"\d[\d().\-\s]{5,}\d")
+"""At least seven characters of digits and what stands between them in numbers."""
+NOT_DIGITS = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
+FEWEST_DIGITS = 4
+BEFORE = 4
+"""Characters before a run that a match may begin with (`+1 (`) or must look at."""
 AROUND_AT = re.compile(r"[^\s@]{1,256}@[^\s@]{1,256}")
 Span = tuple[int, int, str]
 
@@ -31,15 +36,16 @@ def spans_in(text: str) -> list[Span]:
     if "@" in text:
         for area in AROUND_AT.finditer(text):
             found += matches("EMAIL", text, area)
-    for area in DIGITS.finditer(text):
-        for label in IN_DIGITS:
-            found += [span for span in matches(label, text, area) if not any(overlap(span, old) for old in found)]
+    if len(text.encode().translate(None, NOT_DIGITS)) >= FEWEST_DIGITS:
+        for area in RUN.finditer(text):
+            for label in IN_DIGITS:
+                found += [span for span in matches(label, text, area) if not any(overlap(span, old) for old in found)]
     return sorted(found)
 
 
 def matches(label: str, text: str, area: re.Match[str]) -> list[Span]:
-    """Return the findings of one kind within an area, one character around it in sight."""
-    begin, end = max(area.start() - 1, 0), min(area.end() + 1, len(text))
+    """Return the findings of one kind in and around an area."""
+    begin, end = max(area.start() - BEFORE, 0), min(area.end() + 1, len(text))
     return [(m.start(), m.end(), label) for m in patterns()[label].finditer(text, begin, end)]
 
 

@@ -57,7 +57,7 @@ class Reader:
         if source.builtin is not None:
             found = self.from_world(index, source.builtin)
         elif source.hub is not None:
-            found = self.from_hub(index, source)
+            found = self.from_hub(index, source, folder)
         else:
             found = chain.from_iterable(self.from_file(index, source, file) for file in files_in_order(index, folder))
         left = source.max_rows
@@ -77,11 +77,11 @@ class Reader:
             seen.rows += 1
             yield Read(row, index, builtin=True)
 
-    def from_hub(self, index: int, source: SourceConfig) -> Iterator[Read | Reject]:
+    def from_hub(self, index: int, source: SourceConfig, folder: Path | None) -> Iterator[Read | Reject]:
         """Yield the rows of a hub dataset, streamed."""
         from containers.data.hub import streamed
 
-        yield from self.fitted(index, source, f"hub:{source.hub}", "hub", streamed(source, self.work))
+        yield from self.fitted(index, source, f"hub:{source.hub}", "hub", streamed(source, folder, self.work))
 
     def from_file(self, index: int, source: SourceConfig, file: Path) -> Iterator[Read | Reject]:
         """Yield the rows of one file."""

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from containers.data.splits import Splits, Tail, divided
 from containers.data.spool import SPLITS, TRAIN, Spool
 
 SHARD_BYTES = 1 << 28
@@ -69,19 +70,29 @@ class Shards:
         self.writer.close()
 
 
-def write(spool: Spool, folder: Path, splits: npt.NDArray[np.int8], copies: npt.NDArray[np.int32]) -> dict[str, int]:
+def write(
+    spool: Spool, folder: Path, splits: Splits, copies: npt.NDArray[np.int32], tails: dict[int, Tail]
+) -> dict[str, int]:
     """Write row i of the spool `copies[i]` times into split `splits[i]`; return rows per split.
 
-    Further copies follow after all first ones, so that equal rows do not stand side by side.
+    Further copies follow after all first ones, so that equal rows do not stand side by side. A row in `tails` is a
+    document that is divided between the splits.
     """
     shards = [Shards(folder / name, spool.schema) for name in SPLITS]
     for turn in range(int(copies.max(initial=1))):
 
         def put(place: int, batch: pa.RecordBatch, turn: int = turn) -> None:
             part = slice(place, place + batch.num_rows)
+            cut = [row for row in tails if place <= row < part.stop and copies[row] > turn]
             for split, shard in enumerate(shards):
                 wanted = (splits[part] == split) & (copies[part] > turn)
+                wanted[[row - place for row in cut]] = False
                 shard.add(batch.filter(pa.array(wanted)))
+            for row in cut:
+                values = batch.slice(row - place, 1).to_pylist()[0]
+                for split, text in divided(values["text"], tails[row]):
+                    piece = {**values, "text": text, "id": f"{values['id']}-{SPLITS[split]}"}
+                    shards[split].add(pa.RecordBatch.from_pylist([piece], schema=spool.schema))
 
         spool.each_batch(put)
     for shard in shards:

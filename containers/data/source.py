@@ -39,7 +39,7 @@ class SourceConfig(Config):
     hub_split: str = "train"
     """Split of the hub dataset to read; it is split anew like every source."""
     builtin: str | None = None
-    """A world of our own making: stories, desk, arithmetic, shop, facts, harm."""
+    """A world of our own making: stories, desk, arithmetic, travel, shop, facts, harm, talk."""
     format: Kind | Shape | None = None
     """Force how a file is cut, or what its columns mean, instead of recognising it."""
     columns: dict[str, str] = Field(default_factory=dict)

@@ -15,8 +15,10 @@ from containers.formats import schema_of
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-MARKS = np.dtype([("content", "<u8"), ("group", "<u8"), ("split", "i1"), ("source", "<i2"), ("builtin", "?")])
-"""Per row: hash of all its texts, hash of its question, split, index of its source, and whether a world made it."""
+MARKS = np.dtype(
+    [("content", "<u8"), ("group", "<u8"), ("size", "<i8"), ("split", "i1"), ("source", "<i2"), ("builtin", "?")]
+)
+"""Per row: hash of its texts, hash of its question, characters, split, index of its source, made by a world."""
 
 
 class Spool:
@@ -44,7 +46,8 @@ class Spool:
 
     def add(self, rows: list[dict[str, Any]], marks: npt.NDArray[Any]) -> None:
         """Append rows and their marks."""
-        self.writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=self.schema))
+        columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in self.schema]
+        self.writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
         marks.tofile(self.marks)
         self.total += len(rows)
 
@@ -62,15 +65,6 @@ class Spool:
                 place += batch.num_rows
 
 
-def hash_of(text: str, salt: int = 0) -> int:
+def hash_of(text: str) -> int:
     """Return 64 bits of blake2b of `text`."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, salt=salt.to_bytes(8, "little", signed=True)).digest()
-    return int.from_bytes(digest, "little")
-
-
-def split_of(group: int, validation_share: float, test_share: float) -> int:
-    """Return the split of a hash: the first shares of the hash range are held out."""
-    place = group / 2**64
-    if place < test_share:
-        return TEST
-    return VALIDATION if place < test_share + validation_share else TRAIN
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
