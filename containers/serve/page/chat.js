@@ -104,7 +104,7 @@ async function* generate(signal, figures) {
       yield choice.delta.content;
     }
     cut ||= choice?.finish_reason === "length";
-    if (event.usage) figures.textContent = figured(event.usage.completion_tokens, began, first, cut);
+    if (event.usage) show(figures, event.usage.completion_tokens, { began, first, cut });
   }
 }
 
@@ -124,11 +124,11 @@ async function* events(response) {
   }
 }
 
-function figured(tokens, began, first, cut) {
+function show(figures, tokens, { began, first, cut }) {
   const now = performance.now();
   const rate = tokens > 1 && now > first ? ` · ${Math.round((tokens - 1) / ((now - first) / 1000))} tokens/s` : "";
-  const wait = first ? ` · first after ${((first - began) / 1000).toFixed(2)} s` : "";
-  return `${tokens} token${tokens === 1 ? "" : "s"}${rate}${wait}${cut ? " · cut at the longest answer" : ""}`;
+  figures.textContent = `${tokens} token${tokens === 1 ? "" : "s"}${rate}${cut ? " · cut short" : ""}`;
+  if (first) figures.title = `first word after ${((first - began) / 1000).toFixed(2)} s`;
 }
 
 function fail(item, text, reason) {
