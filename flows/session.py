@@ -60,7 +60,6 @@ def drive(
     finally:
         prepared.reset(token)
         runner.close()
-        drain_prefect()
 
 
 def flow_of(recipe: Recipe) -> Any:
@@ -94,6 +93,7 @@ def prefect_api(settings: Settings) -> Iterator[EmbeddedAPI | None]:
     try:
         yield api
     finally:
+        drain_prefect()
         api.stop()
 
 
@@ -118,6 +118,8 @@ def is_console(handler: logging.Handler) -> bool:
 
 def drain_prefect() -> None:
     """Have logs and states that are still on their way delivered before the embedded server stops."""
+    if "prefect" not in sys.modules:
+        return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
