@@ -39,15 +39,16 @@ class Ledger:
         self.about = next(iter(read_from(folder)[0]), {})
 
     def enter(self, events: list[Event]) -> None:
-        """Write a stretch of the journal: the points of a curve in one batch, all else event by event."""
+        """Write a stretch of the journal in its order, the points of a curve in batches."""
         points: dict[str, list[Metric]] = {}
         for event in events:
             if event["event"] == "metrics":
                 points.setdefault(event["stage"], []).extend(points_of(event))
-            else:
-                write = getattr(self, f"_{event['event']}", None)
-                if write:
-                    write(event)
+                continue
+            self._log_points(event["stage"], points.pop(event["stage"], []))
+            write = getattr(self, f"_{event['event']}", None)
+            if write:
+                write(event)
         for stage, values in points.items():
             self._log_points(stage, values)
 
@@ -175,8 +176,8 @@ class Ledger:
         return list(self.client.get_metric_history(run, name))
 
     def _log_points(self, stage: str, points: list[Metric]) -> None:
-        run = self._run_of(stage)
         for first in range(0, len(points), METRICS_A_BATCH):
+            run = self._run_of(stage)
             self.client.log_batch(run, metrics=points[first : first + METRICS_A_BATCH])
 
     def _log_params(self, run: str, config: dict[str, Any]) -> None:
