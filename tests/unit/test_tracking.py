@@ -139,7 +139,7 @@ def test_what_came_while_the_database_was_away_is_entered_when_it_is_back(settin
     database.rename(database.with_suffix(".away"))
     database.mkdir()
     learn(journal, 50, 100)
-    with pytest.raises(Exception, match="readonly database|unable to open database"):
+    with pytest.raises(Exception, match=r"readonly database|unable to open database"):
         Follower(settings, journal.folder).step()
     assert saved(journal.folder)["position"] == entered
     database.rmdir()
