@@ -2,6 +2,8 @@
 
 from containers.contract import Bundle, Quantized, Scores
 from containers.package.contract import STAGE, PackageConfig, PackageInputs
+from infra.launch import current_launch
+from infra.lineage import lineage_of
 from infra.orchestration import stage_task
 from infra.stage_runner import run_stage
 
@@ -9,4 +11,5 @@ from infra.stage_runner import run_stage
 @stage_task
 def package(quantized: Quantized, scores: tuple[Scores, ...], config: PackageConfig) -> Bundle:
     """Build the Bento: model, tokenizer, template, service, page, card and provenance."""
-    return run_stage(STAGE, config, PackageInputs(quantized=quantized, scores=scores)).bundle
+    told = config.revise(provenance={**lineage_of(current_launch()), **config.provenance})
+    return run_stage(STAGE, told, PackageInputs(quantized=quantized, scores=scores)).bundle

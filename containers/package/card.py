@@ -97,7 +97,7 @@ def rows_of(scores: Scores) -> list[dict[str, Any]]:
     if not file.is_file():
         raise StageError(f"{file} is missing: these are not scores of the evaluate stage")
     rows = []
-    for score in json.loads(file.read_text(encoding="utf-8"))["scores"]:
+    for score in json.loads(file.read_text(encoding="utf-8"))["measures"]:
         low, high = score.get("low"), score.get("high")
         interval = "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
         row = {"model": scores.model, "measure": score["measure"], "n": score.get("n", "")}

@@ -19,7 +19,7 @@ from tests.small_bundle import small_bundle, small_quantized
 def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     folder = tmp_path_factory.mktemp("scores")
     measured = [{"measure": "exact match", "value": 0.875, "low": 0.81, "high": 0.93, "n": 120}]
-    (folder / "scores.json").write_text(json.dumps({"model": "chat", "scores": measured}))
+    (folder / "scores.json").write_text(json.dumps({"measures": measured, "prompts": [], "skipped": 0}))
     return Scores.of(folder, model="chat")
 
 
