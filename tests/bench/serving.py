@@ -1,0 +1,229 @@
+"""Serving: tokens per second over HTTP (the real Bento, streaming) against llama.cpp called in its own process.
+
+    python -m tests.bench.serving
+
+Both sides load the same weights with the same slots, context and threads, and take turns. The model that counts is
+shaped like Qwen2-0.5B (random weights, q8_0); the toy model beside it shows what the service costs per token where
+the model costs almost nothing.
+"""
+
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from containers.contract import Bundle, Endpoint, Quantized
+from containers.formats import ChatFormat, identity_of
+from containers.package.contract import PackageConfig, PackageInputs
+from containers.serve.contract import ServeConfig
+from containers.serve.engine import load
+from infra.embedded import free_port
+from infra.service import start_service, stop_service
+from infra.settings import Settings
+from tests.by_hand import run_by_hand
+from tests.small_bundle import TEMPLATE
+
+GOAL = 0.95
+ROUNDS = 5
+CONTEXT = 512
+PROMPT = "Tell me about ships."
+QWEN = {"width": 896, "layers": 24, "heads": 14, "kv_heads": 2, "inner": 4864, "vocabulary": 151_936}
+TOY = {"width": 192, "layers": 4, "heads": 6, "kv_heads": 2, "inner": 512, "vocabulary": 2048}
+TOKENS = {("qwen2-0.5b", 1): 64, ("qwen2-0.5b", 8): 32, ("toy", 1): 400, ("toy", 8): 400}
+"""Length of each answer, by model and streams: some seconds a round."""
+
+Side = Callable[[int, int], float]
+"""(streams, tokens) -> tokens per second."""
+
+
+def main() -> int:
+    """Print a table of both models; return 1 where the larger one is below GOAL."""
+    print(
+        f"{'model':12} {'streams':>7} {'llama.cpp':>10} {'service':>10} {'ratio':>7}   (tokens/s, median of {ROUNDS})"
+    )
+    low = False
+    for name, shape in (("qwen2-0.5b", QWEN), ("toy", TOY)):
+        with tempfile.TemporaryDirectory() as scratch:
+            ratios = compare(name, shape, Path(scratch))
+        low = low or (name != "toy" and min(ratios) < GOAL)
+    print(f"goal: {GOAL} of llama.cpp in its own process on qwen2-0.5b: {'missed' if low else 'met'}")
+    return int(low)
+
+
+def compare(name: str, shape: dict[str, int], scratch: Path) -> list[float]:
+    """Measure one model at 1 and 8 streams on both sides; return the ratios."""
+    quantized = random_model(scratch / "model", shape)
+    inputs = PackageInputs(quantized=quantized)
+    bundle: Bundle = run_by_hand(scratch / "package", "package", PackageConfig(name=name), inputs)[0].bundle
+    config = ServeConfig(port=free_port(), slots=8, context=CONTEXT, threads=os.cpu_count())
+    settings = Settings(home=scratch / "home")
+    endpoint = start_service(bundle, config, settings)
+    direct = Direct(quantized, config)
+    try:
+        sides = (direct.rate, lambda streams, tokens: over_http(endpoint, streams, tokens))
+        return [alternate(name, streams, sides) for streams in (1, 8)]
+    finally:
+        direct.close()
+        stop_service(settings)
+
+
+def alternate(name: str, streams: int, sides: tuple[Side, Side]) -> float:
+    """Run both sides in turn, print the medians, return the median of the rounds' ratios."""
+    tokens = TOKENS[name, streams]
+    for side in sides:
+        side(streams, 8)
+    rates = [tuple(side(streams, tokens) for side in sides) for _ in range(ROUNDS)]
+    ratio = statistics.median(service / raw for raw, service in rates)
+    raw, service = (statistics.median(column) for column in zip(*rates, strict=True))
+    print(f"{name:12} {streams:7} {raw:10.1f} {service:10.1f} {ratio:7.3f}", flush=True)
+    return ratio
+
+
+class Direct:
+    """llama.cpp in a process of its own, called from as many threads as there are streams."""
+
+    def __init__(self, quantized: Quantized, config: ServeConfig) -> None:
+        self.pipe, far = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("spawn").Process(target=generate, args=(far, quantized, config))
+        self.process.start()
+
+    def rate(self, streams: int, tokens: int) -> float:
+        """Return tokens per second."""
+        self.pipe.send((streams, tokens))
+        return float(self.pipe.recv())
+
+    def close(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
+
+def generate(pipe: Connection, quantized: Quantized, config: ServeConfig) -> None:
+    """Answer (streams, tokens) with tokens per second until None comes."""
+    server = load(quantized.path / "model.gguf", config, CONTEXT)
+    turn = [{"role": "user", "content": PROMPT}]
+    ids = ChatFormat.load(quantized.path).render(turn, open_turn=True).ids
+    while (asked := pipe.recv()) is not None:
+        streams, tokens = asked
+
+        def one(tokens: int = tokens) -> int:
+            last: dict[str, Any] = {}
+            server.handle_completions(
+                {"prompt": ids, "max_tokens": tokens, "temperature": 0, "stream": True}, last.update
+            )
+            return int(last["usage"]["completion_tokens"])
+
+        pipe.send(timed(one, streams))
+
+
+def over_http(endpoint: Endpoint, streams: int, tokens: int) -> float:
+    """Return tokens per second of `streams` clients that read a stream each."""
+    address = endpoint.url.removeprefix("http://")
+    turn = [{"role": "user", "content": PROMPT}]
+    asked = {"model": endpoint.model, "messages": turn, "max_tokens": tokens, "temperature": 0, "stream": True}
+    body = json.dumps(asked | {"stream_options": {"include_usage": True}})
+
+    def one() -> int:
+        connection = http.client.HTTPConnection(address)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        text = connection.getresponse().read()
+        connection.close()
+        last = text.split(b"data: ")[-2]
+        return int(json.loads(last)["usage"]["completion_tokens"])
+
+    return timed(one, streams)
+
+
+def timed(one: Callable[[], int], streams: int) -> float:
+    """Run `one` in as many threads; return the tokens of all per second of wall time."""
+    made: list[int] = []
+    threads = [threading.Thread(target=lambda: made.append(one())) for _ in range(streams)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(made) / (time.perf_counter() - began)
+
+
+def random_model(folder: Path, shape: dict[str, int]) -> Quantized:
+    """Write a Llama-shaped q8_0 gguf with random weights, and a tokenizer of as many words."""
+    folder.mkdir(parents=True)
+    words = write_words(folder, shape["vocabulary"])
+    write_weights(folder / "model.gguf", shape, words)
+    return Quantized.of(folder, format="q8_0", parent="0" * 64, **identity_of(folder))
+
+
+def write_words(folder: Path, count: int) -> list[str]:
+    """Write a byte-level tokenizer whose other words are never merged from bytes; return its words by id."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*special, *letters, "th", *(f"\u0120w{i}" for i in range(count - len(special) - len(letters) - 1))]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [("t", "h")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": special[0]}))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return words
+
+
+def write_weights(file: Path, shape: dict[str, int], words: list[str]) -> None:
+    """Write random q8_0 weights: small ones, so that no word stands out for ever."""
+    width, inner, head = shape["width"], shape["inner"], shape["width"] // shape["heads"]
+    writer = gguf.GGUFWriter(str(file), "llama")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(width)
+    writer.add_block_count(shape["layers"])
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(shape["heads"])
+    writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(words)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(words) - 3))
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(0)
+    writer.add_eot_token_id(2)
+    draw = np.random.default_rng(0)
+    kind = gguf.GGMLQuantizationType.Q8_0
+
+    def put(name: str, rows: int, columns: int) -> None:
+        values = draw.standard_normal((rows, columns), dtype=np.float32) * columns**-0.5
+        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    put("token_embd", len(words), width)
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    for i in range(shape["layers"]):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{i}.{norm}.weight", np.ones(width, np.float32))
+        put(f"blk.{i}.attn_q", width, width)
+        put(f"blk.{i}.attn_k", shape["kv_heads"] * head, width)
+        put(f"blk.{i}.attn_v", shape["kv_heads"] * head, width)
+        put(f"blk.{i}.attn_output", width, width)
+        put(f"blk.{i}.ffn_gate", inner, width)
+        put(f"blk.{i}.ffn_up", inner, width)
+        put(f"blk.{i}.ffn_down", width, inner)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
