@@ -52,9 +52,9 @@ Side = Callable[[int, int], float]
 
 def main() -> int:
     """Print a table of both models; return 1 where the larger one is below GOAL."""
-    print(
-        f"{'model':12} {'streams':>7} {'llama.cpp':>10} {'service':>10} {'ratio':>7}   (tokens/s, median of {ROUNDS})"
-    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print(f"tokens per second, median of {ROUNDS} rounds in turn")
+    print(f"{'model':12} {'streams':>7} {'llama.cpp':>10} {'service':>10} {'ratio':>7}", flush=True)
     low = False
     for name, shape in (("qwen2-0.5b", QWEN), ("toy", TOY)):
         with tempfile.TemporaryDirectory() as scratch:
