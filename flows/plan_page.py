@@ -75,5 +75,5 @@ def show_why(stage: str, recipe: str) -> None:
         print(f"{entry.title}: {'would be reused: ' if entry.reused else 'would run: '}{entry.reason}")
         if entry.before and not entry.reused and not entry.is_below_another:
             parts = components(entry.stage, entry.config, entry.inputs, Code(entry.stage.word))
-            for line in differences_from(plan.store, entry.before, parts):
+            for line in differences_from(plan.launch.store, entry.before, parts):
                 print(f"  {line}")

@@ -69,7 +69,7 @@ def flow_of(recipe: Recipe) -> Any:
 
 def walk(settings: Settings, flow: Any, name: str, overrides: Sequence[str]) -> Plan:
     """Walk a flow with nothing started: its mistakes come to light here, and the board knows what to expect."""
-    with planning(settings) as plan:
+    with planning(settings, name) as plan:
         flow.fn(name, tuple(overrides))
     return plan
 

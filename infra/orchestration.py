@@ -29,7 +29,7 @@ from infra.planning import current_plan
 from infra.relay import start_relay
 from infra.runners import Runner
 from infra.runners.process import ProcessRunner
-from infra.runs import Recorder, Run, RunRecord, commit_of, driving, new_run_name, status_of
+from infra.runs import Recorder, Run, RunRecord, RunView, commit_of, driving, new_run_name, status_of
 from infra.sampling import sampling
 from infra.settings import ROOT, Settings
 from infra.store import Store
@@ -112,8 +112,11 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     The name defaults to that of the flow run, which is the recipe's. While `slipway plan` walks a flow, nothing is
     opened and nothing starts.
     """
-    if current_plan():
-        yield
+    plan = current_plan()
+    if plan:
+        view = RunView(plan.launch.settings, first_record(plan.launch.settings, recipe, plan.name))
+        with driving(view), launching(plan.launch):
+            yield
         return
     settings = Settings()
     run = Run(settings, first_record(settings, recipe, name))

@@ -16,6 +16,8 @@ from typing import Any, Union, get_args, get_origin
 from containers.code import Code
 from containers.contract import Adapter, Artifact, Frozen, Stage, artifacts_in
 from infra.fingerprint import components, differences, fingerprint_of
+from infra.launch import Launch, StageRecord
+from infra.runners.process import ProcessRunner
 from infra.settings import Settings
 from infra.store import Published, Store
 
@@ -52,20 +54,25 @@ class Foreseen:
 class Plan:
     """The launch of a walk: it answers for every stage what would happen."""
 
-    store: Store
+    launch: Launch
+    """What stages find around them; its record of stages holds those that are reused."""
+    name: str
+    """The run's name, from its recipe's."""
     stages: list[Foreseen] = field(default_factory=list)
 
     def foresee(self, stage: Stage[Any, Any, Any], config: Frozen, inputs: Frozen, label: str = "") -> Any:
         """Note what would happen to a stage; return its stored outputs, or ones that only have a place."""
-        before = newest(self.store, stage.word, label)
+        before = newest(self.launch.store, stage.word, label)
         waiting = sorted({origin(artifact) for _, artifact in artifacts_in(inputs) if is_foreseen(artifact)})
-        found, reason = None, f"reads new {', '.join(waiting)}"
+        found, parts, reason = None, {}, f"reads new {', '.join(waiting)}"
         if not waiting:
             parts = components(stage, config, inputs, Code(stage.word))
-            found = self.store.find(stage.word, fingerprint_of(parts))
-            reason = found.address if found else first_difference(self.store, before, parts)
+            found = self.launch.store.find(stage.word, fingerprint_of(parts))
+            reason = found.address if found else first_difference(self.launch.store, before, parts)
         entry = Foreseen(stage, label, config, inputs, bool(found), reason, before)
         self.stages.append(entry)
+        if found:
+            self.launch.stages.append(reused(found, parts))
         return found.outputs(stage) if found else placeholders(stage.outputs, config, entry.title)
 
 
@@ -73,9 +80,9 @@ _current: ContextVar[Plan | None] = ContextVar("plan", default=None)
 
 
 @contextmanager
-def planning(settings: Settings) -> Iterator[Plan]:
-    """Make every stage called inside the block foreseen instead of run."""
-    plan = Plan(Store(settings.store))
+def planning(settings: Settings, name: str) -> Iterator[Plan]:
+    """Make every stage called inside the block foreseen instead of run; `name` is the recipe's."""
+    plan = Plan(Launch(settings, Store(settings.store), ProcessRunner(settings)), Path(name).stem)
     token = _current.set(plan)
     try:
         yield plan
@@ -86,6 +93,14 @@ def planning(settings: Settings) -> Iterator[Plan]:
 def current_plan() -> Plan | None:
     """Return the plan of this context, or None where stages really run."""
     return _current.get()
+
+
+def reused(found: Published, parts: dict[str, Any]) -> StageRecord:
+    """Return the record of a stage that is reused."""
+    request, result = found.request, found.result
+    return StageRecord(
+        request.stage, request.label, "cached", 0.0, request.fingerprint, found.address, parts, result.metrics, result
+    )  # fmt: skip
 
 
 def placeholders(outputs: type[Frozen], config: Frozen, title: str) -> Frozen:

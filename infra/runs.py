@@ -67,13 +67,21 @@ class RunRecord(Frozen):
     error: str = ""
 
 
-class Run:
-    """A run that is being driven: its folder, its record, its journal."""
+class RunView:
+    """A run by its folder and its record; all there is while a flow is only walked."""
+
+    def __init__(self, settings: Settings, record: RunRecord) -> None:
+        """Name the folder; nothing is written."""
+        self.folder = settings.runs / record.run
+        self.record = record
+
+
+class Run(RunView):
+    """A run that is being driven: it has a journal as well."""
 
     def __init__(self, settings: Settings, record: RunRecord) -> None:
         """Make the folder, write the first record and point runs/latest at it."""
-        self.folder = settings.runs / record.run
-        self.record = record
+        super().__init__(settings, record)
         self.journal = Journal(self.folder)
         self.running: tuple[str, ...] = ()
         """Keys of the stages that run now."""
@@ -226,11 +234,11 @@ def find_run(settings: Settings, name: str = "latest") -> Path:
     raise StageError(f"there is no run {name!r}; the newest are: {', '.join(known[:5])}")
 
 
-_current: ContextVar[Run] = ContextVar("run")
+_current: ContextVar[RunView] = ContextVar("run")
 
 
 @contextmanager
-def driving(run: Run) -> Iterator[Run]:
+def driving(run: RunView) -> Iterator[RunView]:
     """Make `run` the current one."""
     token = _current.set(run)
     try:
@@ -239,6 +247,6 @@ def driving(run: Run) -> Iterator[Run]:
         _current.reset(token)
 
 
-def current_run() -> Run:
+def current_run() -> RunView:
     """Return the run that this code is part of; raises LookupError outside of one."""
     return _current.get()

@@ -14,8 +14,7 @@ from containers.contract import Files, StageError, combined
 from containers.data.contract import DataConfig, SourceConfig
 from infra.digests import Digests
 from infra.hub import newest_commit
-from infra.launch import NoLaunchError, current_launch
-from infra.planning import current_plan
+from infra.launch import current_launch
 
 NOT_DATA = ("readme", "license", "licence", "notice", "copying", "dataset_infos.json")
 """Beginnings of names that lie beside data in a folder; named by path or glob they are read like any file."""
@@ -23,14 +22,8 @@ MAGIC = "*?["
 
 
 def home() -> Path:
-    """Return where Slipway writes, from the current launch or plan."""
-    try:
-        return current_launch().settings.home.absolute()
-    except NoLaunchError:
-        plan = current_plan()
-        if plan is None:
-            raise
-        return plan.store.root.parent
+    """Return where Slipway writes."""
+    return current_launch().settings.home.absolute()
 
 
 def resolve(config: DataConfig, role: str) -> dict[str, Files]:
