@@ -1,12 +1,12 @@
 """The fork server: starts each stage as a fork of a process that has already imported what it needs.
 
 Started clean by the process runner (`python -m containers.server CONTROL_FD MODULE...`): importing trl takes ten
-seconds, forking a process that has done so a tenth of one. The first server has imported nothing. It forks a
-successor that imports the first module, which forks one that imports the next, and so on; each stays and serves. A
-stage is handed along until a server has what the stage needs or the next one is not ready, so none ever waits for an
+seconds, forking a process that has done so a tenth of one. The first server has only what the contract needs. It
+forks a successor that imports the first module, which forks one that imports the next, and so on; each serves. A stage
+is handed along until a server has what the stage needs or the next one is not ready, so none ever waits for an
 import that it does not need. Only third-party modules are imported ahead: containers.* is read fresh by every stage.
 
-When the control socket closes, for whatever reason, every stage and all that it started is killed. Standard library.
+When the control socket closes, for whatever reason, every stage and all that it started is killed.
 """
 
 import contextlib
@@ -268,4 +268,5 @@ def started_by(folder: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    importlib.import_module("pydantic")
     Server(socket.socket(fileno=int(sys.argv[1])), [], sys.argv[2:]).serve()

@@ -44,7 +44,7 @@ class ProbeOutputs(Frozen):
     made: Dataset
 
 
-STAGE = Stage("probe", ProbeConfig, ProbeInputs, ProbeOutputs, preload=("colorsys",), stall_seconds=STALL_SECONDS)
+STAGE = Stage("probe", ProbeConfig, ProbeInputs, ProbeOutputs, preload=("MODULE",), stall_seconds=STALL_SECONDS)
 '''
 
 MAIN = '''
@@ -62,7 +62,7 @@ from containers.contract import Dataset, StageError
 from containers.out import Out
 from containers.probe.contract import ProbeConfig, ProbeInputs, ProbeOutputs
 
-PRELOADED = "colorsys" in sys.modules
+PRELOADED = "MODULE" in sys.modules
 
 
 def run(config: ProbeConfig, inputs: ProbeInputs, out: Out) -> ProbeOutputs:
@@ -203,14 +203,15 @@ def train(config, inputs, out):
 '''
 
 DRIVE = '''
-"""Run one probe and print what became of it as the last line: python drive.py HOME CONFIG_JSON [OPTIONS_JSON]."""
+"""Run probes and print what became of them as the last line: python drive.py HOME CONFIGS_JSON [OPTIONS_JSON]."""
 
 import json
-import logging
+import os
 import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from containers.contract import Dataset
@@ -222,6 +223,23 @@ from infra.stage_runner import run_stage
 from infra.store import Store
 
 
+DISK = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate")
+
+
+class Reaper:
+    """Kills this very process at the n-th thing that it does to the disk."""
+
+    def __init__(self, at):
+        self.at, self.count, self.armed = at, 0, False
+        sys.addaudithook(self.see)
+
+    def see(self, event, args):
+        if self.armed and event in DISK and "events.jsonl" not in str(args[0]):
+            self.count += 1
+            if self.count == self.at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Notes:
     """A listener that keeps what it hears."""
 
@@ -230,6 +248,7 @@ class Notes:
 
     def stage_started(self, run, request, cached):
         self.heard.append(["started", run.title, cached])
+        reaper.armed = True
         if "edit" in options:
             file = Path("containers/probe/main.py")
             file.write_text(file.read_text().replace("Do what", "Do just what") + options["edit"])
@@ -246,23 +265,40 @@ class Notes:
         self.heard.append(["ended", type(outcome).__name__])
 
 
-home, config = Path(sys.argv[1]), ProbeConfig(**json.loads(sys.argv[2]))
+def wait_for_successor(runner):
+    """Wait until the server that has imported the probe's modules waits for work."""
+    first = runner._server.pid
+    while True:
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        if children and "poll" in Path(f"/proc/{children[0]}/wchan").read_text():
+            return
+        time.sleep(0.05)
+
+
+home, config = Path(sys.argv[1]), json.loads(sys.argv[2])
 options = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
 if "file_bytes" in options:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (options["file_bytes"],) * 2)
-notes, said = Notes(), {}
+notes, said, reaper = Notes(), [], Reaper(options.get("die_at", 0))
 settings = Settings(home=home)
 text = Dataset.of(Path(options["text"]), role="corpus", rows={}) if "text" in options else None
 runner = ProcessRunner(settings, ("probe",), forks=not options.get("plain"))
 with launching(Launch(settings, Store(settings.store), runner, (notes,))) as launch:
-    try:
-        outputs = run_stage(STAGE, config, ProbeInputs(text=text), label=options.get("label", ""))
-        said = {"path": str(outputs.made.path), "digest": outputs.made.digest}
-    except Exception as error:
-        said = {"error": type(error).__name__, "message": str(error)}
-record = launch.stages[-1]
-said |= {"status": record.status, "address": record.address, "metrics": record.metrics, "heard": notes.heard}
+    if options.get("warm"):
+        runner.warm()
+        wait_for_successor(runner)
+    for each in config:
+        notes.heard.clear()
+        try:
+            outputs = run_stage(STAGE, ProbeConfig(**each), ProbeInputs(text=text), label=options.get("label", ""))
+            what = {"path": str(outputs.made.path), "digest": outputs.made.digest}
+        except Exception as error:
+            what = {"error": type(error).__name__, "message": str(error)}
+        record = launch.stages[-1]
+        what |= {"status": record.status, "address": record.address, "metrics": record.metrics}
+        what["disk"] = reaper.count
+        said.append({**what, "heard": list(notes.heard)})
 print(json.dumps(said))
 '''
 
@@ -270,7 +306,7 @@ print(json.dumps(said))
 class LittleHouse:
     """The copy, its home for stores, and ways to run its probe."""
 
-    def __init__(self, root: Path, stall_seconds: int = 600) -> None:
+    def __init__(self, root: Path, stall_seconds: int = 600, module: str = "colorsys") -> None:
         self.root = root
         self.home = root / "home"
         for room in ("containers", "infra"):
@@ -286,26 +322,32 @@ class LittleHouse:
         self.stage.mkdir()
         (self.stage / "__init__.py").write_text('"""Probe."""\n')
         (self.stage / "lazy.py").write_text('"""Imported late."""\n')
-        (self.stage / "contract.py").write_text(CONTRACT.replace("STALL_SECONDS", str(stall_seconds)))
-        (self.stage / "main.py").write_text(MAIN)
+        (self.stage / "contract.py").write_text(
+            CONTRACT.replace("STALL_SECONDS", str(stall_seconds)).replace("MODULE", module)
+        )
+        (self.stage / "main.py").write_text(MAIN.replace("MODULE", module))
         (root / "drive.py").write_text(DRIVE)
         (root / "text").mkdir()
         (root / "text" / "part").write_text("once upon a time")
 
-    def start(self, config: dict[str, Any], home: Path | None = None, **options: Any) -> subprocess.Popen[str]:
-        """Start drive.py."""
-        command = [sys.executable, "drive.py", str(home or self.home), json.dumps(config), json.dumps(options)]
+    def start(self, *configs: dict[str, Any], home: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Start drive.py, which runs one probe after the other."""
+        command = [sys.executable, "drive.py", str(home or self.home), json.dumps(configs), json.dumps(options)]
         environment = {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def run(self, config: dict[str, Any], home: Path | None = None, **options: Any) -> dict[str, Any]:
-        """Run one probe; return what drive.py said."""
-        said, _ = self.start(config, home, **options).communicate(timeout=120)
+    def runs(self, *configs: dict[str, Any], home: Path | None = None, **options: Any) -> list[dict[str, Any]]:
+        """Run probes; return what became of each."""
+        said, _ = self.start(*configs, home=home, **options).communicate(timeout=300)
         last = said.splitlines()[-1]
-        assert last.startswith("{"), said
-        return dict(json.loads(last))
+        assert last.startswith("["), said
+        return list(json.loads(last))
+
+    def run(self, config: dict[str, Any], home: Path | None = None, **options: Any) -> dict[str, Any]:
+        """Run one probe; return what became of it."""
+        return self.runs(config, home=home, **options)[0]
 
     def pids(self, count: int) -> list[int]:
         """Return the process ids that the running probe wrote down, once it has."""
