@@ -8,8 +8,8 @@ from containers.data.records import Record
 from containers.data.source import SourceConfig
 
 
-def streamed(source: SourceConfig, folder: Path | None, work: Path) -> Iterator[Record]:
-    """Yield the rows of `source.hub` at its pinned revision, or of `folder`; raises StageError with the reason."""
+def streamed(source: SourceConfig, label: str, folder: Path | None, work: Path) -> Iterator[Record]:
+    """Yield the rows of `source.hub` at its pinned revision, or of `folder`, called `label`; raises StageError."""
     from datasets import load_dataset
 
     try:
@@ -22,7 +22,7 @@ def streamed(source: SourceConfig, folder: Path | None, work: Path) -> Iterator[
             cache_dir=str(work / "hub"),
         )
         for number, values in enumerate(rows, start=1):
-            yield Record(f"hub:{source.hub}", number, dict(values))
+            yield Record(label, number, dict(values))
     except (OSError, ValueError, RuntimeError) as error:
         raise StageError(
             f"hub dataset {source.hub!r} (revision {source.revision or 'newest'}) cannot be read: "

@@ -77,7 +77,7 @@ class Window:
     def more(self) -> bool:
         """Append one block, doubling with what is held; return False at the end or where the stream is broken."""
         try:
-            data = self.source.stream.read(max(BLOCK, len(self.text)))
+            data = self.source.stream.read1(max(BLOCK, len(self.text)))
         except BROKEN as error:
             self.damage = f"the compressed file is broken from here on ({error})"
             return False

@@ -36,36 +36,37 @@ CUTTERS: dict[Kind, Cutter] = {
 }
 
 
-def records_of(path: Path, forced: Kind | None) -> tuple[Kind, Iterator[Record | Reject], Callable[[], int]]:
+def records_of(path: Path, name: str, forced: Kind | None) -> tuple[Kind, Iterator[Record | Reject], Callable[[], int]]:
     """Return (kind, records, bytes read so far) of one file; raises StageError where nothing in it can be read."""
     if path.stat().st_size == 0:
-        raise StageError(f"{path.name}:1: the file is empty: remove it from the recipe, or fill it")
+        raise StageError(f"{name}:1: the file is empty: remove it from the recipe, or fill it")
     with path.open("rb") as stream:
         is_parquet = stream.read(4) == b"PAR1"
     if is_parquet or forced == "parquet" or path.suffix == ".parquet":
-        return "parquet", tables.from_parquet(path), lambda: 0
-    with opened(path) as source:
-        kind = forced or recognise(path, source.head)
+        return "parquet", tables.from_parquet(path, name), lambda: 0
+    with opened(path, name) as source:
+        kind = forced or recognise(source)
     position = [0]
-    return kind, cut(path, kind, position), lambda: position[0]
+    return kind, cut(path, name, kind, position), lambda: position[0]
 
 
-def cut(path: Path, kind: Kind, position: list[int]) -> Iterator[Record | Reject]:
+def cut(path: Path, name: str, kind: Kind, position: list[int]) -> Iterator[Record | Reject]:
     """Yield the records of `path`, keeping position[0] at the bytes read from disk."""
-    with opened(path) as source:
+    with opened(path, name) as source:
         for item in CUTTERS[kind](source):
             position[0] = source.raw.tell()
             yield item
 
 
-def recognise(path: Path, head: bytes) -> Kind:
+def recognise(source: Source) -> Kind:
     """Return the kind that a file's name tells, or else its first bytes; raises StageError for binary data."""
+    head = source.head
     if is_binary(head):
         raise StageError(
-            f"{path.name}:1: binary data, not text: give text, JSON, CSV, parquet or HTML "
-            "(packed as gz, zst, bz2 or xz if you like), or leave the file out"
+            f"{source.name}:1: binary data, not text: give text, JSON, CSV, parquet or HTML "
+            "(in UTF-8; packed as gz, zst, bz2 or xz if you like), or leave the file out"
         )
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in SUFFIXES]
+    suffixes = [s.lower() for s in Path(source.name).suffixes if s.lower() not in SUFFIXES]
     suffix = suffixes[-1] if suffixes else ""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if suffix in CODE:

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from datafog.processing.text_processing.regex_annotator.regex_annotator import RegexAnnotator
 
-IN_DIGITS = ("CREDIT_CARD", "SSN", "PHONE", "IP_ADDRESS")
-"""In order of precedence where two match at one place."""
+IN_DIGITS = (("CREDIT_CARD", 13), ("SSN", 9), ("PHONE", 10), ("IP_ADDRESS", 4))
+"""Kind and fewest digits that it has (a phone number with a + may have fewer), first those that win an overlap."""
 RUN = re.compile(r"\d[\d().\-\s]{5,}\d")
 """At least seven characters of digits and what stands between them in numbers."""
 NOT_DIGITS = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
@@ -38,9 +38,16 @@ def spans_in(text: str) -> list[Span]:
             found += matches("EMAIL", text, area)
     if len(text.encode().translate(None, NOT_DIGITS)) >= FEWEST_DIGITS:
         for area in RUN.finditer(text):
-            for label in IN_DIGITS:
+            for label in possible(area[0], text[max(area.start() - BEFORE, 0) : area.start()]):
                 found += [span for span in matches(label, text, area) if not any(overlap(span, old) for old in found)]
     return sorted(found)
+
+
+def possible(run: str, before: str) -> list[str]:
+    """Return the kinds that a run of digits is long enough for."""
+    digits = len(run.encode().translate(None, NOT_DIGITS))
+    labels = [label for label, fewest in IN_DIGITS if digits >= fewest and (fewest != 4 or run.count(".") >= 3)]
+    return [*labels, "PHONE"] if "+" in before and "PHONE" not in labels else labels
 
 
 def matches(label: str, text: str, area: re.Match[str]) -> list[Span]:

@@ -59,7 +59,7 @@ class Reader:
         elif source.hub is not None:
             found = self.from_hub(index, source, folder)
         else:
-            found = chain.from_iterable(self.from_file(index, source, file) for file in files_in_order(index, folder))
+            found = chain.from_iterable(self.from_file(index, source, *file) for file in files_in_order(index, folder))
         left = source.max_rows
         for item in found:
             yield item
@@ -81,13 +81,14 @@ class Reader:
         """Yield the rows of a hub dataset, streamed."""
         from containers.data.hub import streamed
 
-        yield from self.fitted(index, source, f"hub:{source.hub}", "hub", streamed(source, folder, self.work))
+        name = f"hub:{Path(str(source.hub)).name if folder else source.hub}"
+        yield from self.fitted(index, source, name, "hub", streamed(source, name, folder, self.work))
 
-    def from_file(self, index: int, source: SourceConfig, file: Path) -> Iterator[Read | Reject]:
+    def from_file(self, index: int, source: SourceConfig, name: str, file: Path) -> Iterator[Read | Reject]:
         """Yield the rows of one file."""
         forced: Kind | None = source.format if source.format in get_args(Kind) else None  # type: ignore[assignment]
-        kind, records, self.position = records_of(file, forced)
-        yield from self.fitted(index, source, file.name, kind, records)
+        kind, records, self.position = records_of(file, name, forced)
+        yield from self.fitted(index, source, name, kind, records)
         self.finished_bytes += file.stat().st_size
         self.position = lambda: 0
 
@@ -124,7 +125,7 @@ class Reader:
             return Reject(record.file, record.line, str(bad))
         task = record.values.get("task")
         row["source"] = record.file
-        row["task"] = task if isinstance(task, str) and task else record.file.split(".")[0]
+        row["task"] = task if isinstance(task, str) and task.isprintable() else Path(record.file).name.split(".")[0]
         return row
 
     def recognise(self, seen: Recognised) -> Recognised:
@@ -144,11 +145,11 @@ def with_columns(item: Record | Reject, source: SourceConfig) -> Record | Reject
     return item._replace(values=renamed(item.values, source.columns)) if isinstance(item, Record) else item
 
 
-def files_in_order(index: int, folder: Path | None) -> list[Path]:
-    """Return a source's files in the order of their names; raises StageError when there is none."""
+def files_in_order(index: int, folder: Path | None) -> list[tuple[str, Path]]:
+    """Return (name below the folder, file) of a source's files, sorted; raises StageError when there is none."""
     if folder is None:
         raise StageError(f"sources[{index}]: no files were given to the stage for this path")
-    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.relative_to(folder).as_posix())
+    files = sorted((f.relative_to(folder).as_posix(), f) for f in folder.rglob("*") if f.is_file())
     if not files:
         raise StageError(f"sources[{index}]: the folder holds no file: check the path in the recipe")
     return files

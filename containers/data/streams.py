@@ -20,14 +20,18 @@ BROKEN = (EOFError, zlib.error, lzma.LZMAError, OSError)
 """What decompressors raise in the middle of a damaged stream (gzip's own error is an OSError)."""
 HEAD_BYTES = 65536
 MAX_LINE_BYTES = 1 << 25
+NOT_CONTROL = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\r\f\x1b")
+
+
+Stream = io.BufferedReader | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 
 
 class Source(NamedTuple):
     """One opened file."""
 
     name: str
-    """Its name without the folder, compression suffix included."""
-    stream: BinaryIO
+    """Its name below the folder of its source."""
+    stream: Stream
     raw: BinaryIO
     """The bytes on disk, whose position tells how far reading is."""
     head: bytes
@@ -43,18 +47,18 @@ class Line(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Source]:
-    """Yield the file at `path`, decompressed; raises StageError when it is empty, not what its name says, or binary."""
+def opened(path: Path, name: str) -> Iterator[Source]:
+    """Yield the file at `path`, decompressed; raises StageError when it is empty or not what its name says."""
     with path.open("rb") as raw:
         packing = packing_of(path, raw)
         stream = unpacked(raw, packing)
         try:
-            head = stream.peek(HEAD_BYTES)[:HEAD_BYTES] if packing else raw.peek(HEAD_BYTES)[:HEAD_BYTES]
+            head = bytes(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
         except BROKEN as error:
-            raise StageError(f"{path.name}:1: not a readable {packing} file ({error}): pack it again") from error
+            raise StageError(f"{name}:1: not a readable {packing} file ({error}): pack it again") from error
         if not head.strip():
-            raise StageError(f"{path.name}:1: the file is empty: remove it from the recipe, or fill it")
-        yield Source(path.name, stream, raw, head)
+            raise StageError(f"{name}:1: the file is empty: remove it from the recipe, or fill it")
+        yield Source(name, stream, raw, head)
 
 
 def packing_of(path: Path, raw: BinaryIO) -> str:
@@ -69,16 +73,16 @@ def packing_of(path: Path, raw: BinaryIO) -> str:
     return found
 
 
-def unpacked(raw: BinaryIO, packing: str) -> io.BufferedReader:
-    """Return a buffered reader of the decompressed bytes."""
+def unpacked(raw: BinaryIO, packing: str) -> Stream:
+    """Return the decompressed bytes; not buffered once more, or what stands before a break would be lost with it."""
     if packing == "gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 20)
+        return gzip.GzipFile(fileobj=raw)
     if packing == "bz2":
-        return io.BufferedReader(bz2.BZ2File(raw), 1 << 20)
+        return bz2.BZ2File(raw)
     if packing == "xz":
-        return io.BufferedReader(lzma.LZMAFile(raw), 1 << 20)
+        return lzma.LZMAFile(raw)
     if packing == "zst":
-        return io.BufferedReader(ArrowStream(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")), 1 << 20)
+        return io.BufferedReader(ArrowStream(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")))
     return io.BufferedReader(raw, 1 << 20)  # type: ignore[arg-type]
 
 
@@ -101,15 +105,8 @@ class ArrowStream(io.RawIOBase):
 
 
 def is_binary(head: bytes) -> bool:
-    """Tell whether `head` is not UTF-8 text: a NUL byte, or bad bytes before a cut last character."""
-    if b"\0" in head:
-        return True
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad = sum(byte >= 128 for byte in head)
-        return error.start < len(head) - 4 and bad > len(head) // 10
-    return False
+    """Tell whether `head` is not text in any encoding of bytes: a NUL, or many control characters."""
+    return b"\0" in head or len(head.translate(None, NOT_CONTROL)) > len(head) // 20
 
 
 def lines_of(source: Source) -> Iterator[Line]:
@@ -129,4 +126,4 @@ def lines_of(source: Source) -> Iterator[Line]:
         try:
             yield Line(number, data.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError as error:
-            yield Line(number, None, f"not UTF-8 at byte {error.start} of the line")
+            yield Line(number, None, f"not UTF-8 at byte {error.start} of the line: convert it with iconv")

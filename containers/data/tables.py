@@ -53,18 +53,18 @@ def delimiter_of(head: bytes) -> str:
     return max(",;\t", key=header.count)
 
 
-def from_parquet(path: Path) -> Iterator[Record | Reject]:
+def from_parquet(path: Path, name: str) -> Iterator[Record | Reject]:
     """Yield one record per row; raises StageError when the footer is damaged, rejects the rest where a page is."""
     number = 0
     try:
         table = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise StageError(f"{path.name}:1: not a readable parquet file ({error}): write it again") from error
+        raise StageError(f"{name}:1: not a readable parquet file ({error}): write it again") from error
     with table:
         try:
             for batch in table.iter_batches(BATCH_ROWS):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Record(path.name, number, values)
+                    yield Record(name, number, values)
         except (pa.ArrowException, OSError) as error:
-            yield Reject(path.name, number + 1, f"the parquet file is damaged from this row on ({error})")
+            yield Reject(name, number + 1, f"the parquet file is damaged from this row on ({error})")
