@@ -1,6 +1,8 @@
 """What a person chooses about serving. `serve` is desired state, not a stage: it has a config and no run()."""
 
-from pydantic import Field
+from ipaddress import ip_address
+
+from pydantic import Field, field_validator
 
 from containers.contract import Config
 
@@ -22,3 +24,12 @@ class ServeConfig(Config):
     """CPU threads of the engine; all cores when absent."""
     temperature: float = Field(0.0, ge=0, le=2)
     """For requests that name none. 0 takes the likeliest token, which is how the scores were measured."""
+
+    @field_validator("host")
+    @classmethod
+    def an_address(cls, host: str) -> str:
+        """Refuse a name: BentoML listens on addresses only."""
+        try:
+            return str(ip_address(host))
+        except ValueError:
+            raise ValueError("give an IP address, for example 127.0.0.1 (this machine) or 0.0.0.0 (everyone)") from None

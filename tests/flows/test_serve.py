@@ -18,6 +18,7 @@ import openai
 import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from pydantic import ValidationError
 
 from containers.contract import Bundle, Endpoint, StageError, digest_of
 from containers.formats import ChatFormat
@@ -281,6 +282,11 @@ def test_what_is_served_already_is_left_alone(settings: Settings, endpoint: Endp
     before = service_status(settings)
     assert start_service(small_bundle(), config, settings) == endpoint
     assert service_status(settings) == before
+
+
+def test_a_host_name_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ValidationError, match="give an IP address"):
+        ServeConfig(host="localhost")
 
 
 def test_a_taken_port_is_named_with_its_holder_and_the_way_out(tmp_path: Path) -> None:
