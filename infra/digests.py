@@ -10,11 +10,14 @@ from containers.contract import digest_of_file
 
 SETTLED_SECONDS = 2.0
 """A file changed more recently may change again within one tick of its clock, so its digest is not remembered."""
-TABLE = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, mtime INT, inode INT, sha256 TEXT)"
+TABLE = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, changed INT, inode INT, sha256 TEXT)"
 
 
 class Digests:
-    """A table of (path, size, mtime, inode) -> sha256; several processes may use it at once."""
+    """A table of (path, size, ctime, inode) -> sha256; several processes may use it at once.
+
+    The time of the inode's change, not of the content's: copying tools set the latter back.
+    """
 
     def __init__(self, file: Path) -> None:
         """Open or make the table at `file`."""
@@ -33,12 +36,12 @@ class Digests:
     def of(self, file: Path) -> str:
         """Return the sha256 of the file's bytes."""
         stat = file.stat()
-        key = (str(file.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        known = "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND mtime = ? AND inode = ?"
+        key = (str(file.absolute()), stat.st_size, stat.st_ctime_ns, stat.st_ino)
+        known = "SELECT sha256 FROM digests WHERE path = ? AND size = ? AND changed = ? AND inode = ?"
         found = self.table.execute(known, key).fetchone()
         if found is not None:
             return str(found[0])
         digest = digest_of_file(file)
-        if time.time() - stat.st_mtime > SETTLED_SECONDS:
+        if time.time() - stat.st_ctime > SETTLED_SECONDS:
             self.table.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (*key, digest))
         return digest

@@ -606,7 +606,7 @@ def test_a_hub_dataset_is_streamed_through_the_real_loader(tmp_path: Path) -> No
     rows = lines(*({"prompt": f"Ask {i}?", "completion": f"Reply {i}."} for i in range(30)))
     made = make(tmp_path, "instructions", Given({"train.jsonl": rows}, hub="somebody/talk", max_rows=20))
     assert sum(made.dataset.rows.values()) == 20
-    assert {row["source"] for row in made.rows()} == {"hub:given0"}
+    assert {row["source"] for row in made.rows()} == {"hub:talk"}
     missing = make(tmp_path / "b", "corpus", Given({}, hub=str(tmp_path / "nowhere"), revision="0" * 40))
     assert missing.code == 2
     assert "cannot be read" in missing.errors

@@ -1,0 +1,190 @@
+"""What a recipe names is found by its content, hashed once, and refused with the nearest right name."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from containers.contract import CONVERTIBLE, StageError, digest_of
+from containers.data.contract import DataConfig, SourceConfig
+from infra import digests
+from infra.checkpoint import checkpoint_of
+from infra.launch import Launch, launching
+from infra.settings import Settings
+from infra.sources import pinned, resolve
+from infra.store import Store
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    settings = Settings(home=tmp_path / "home")
+    runner: Any = SimpleNamespace(close=lambda: None)
+    with launching(Launch(settings, Store(settings.store), runner)):
+        yield settings.home
+
+
+def config(*paths: Path | str) -> DataConfig:
+    return DataConfig(sources=tuple(SourceConfig(path=str(path)) for path in paths))
+
+
+def old(file: Path, content: str) -> Path:
+    """Write a file that was last changed long ago."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    os.utime(file, (1e9, 1e9))
+    return file
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+
+
+def test_files_folders_and_globs_become_folders_of_links(tmp_path: Path, home: Path) -> None:
+    for name in ("a.txt", "sub/b.txt", "sub/c.jsonl", ".hidden", "README.md"):
+        old(tmp_path / "data" / name, name)
+    data = tmp_path / "data"
+    found = resolve(config(data / "a.txt", data, data / "**/*.txt", data / "sub" / "[bc].*"), "corpus")
+    assert [names(found[str(i)].path) for i in range(4)] == [
+        ["a.txt"],
+        ["a.txt", "sub/b.txt", "sub/c.jsonl"],
+        ["a.txt", "sub/b.txt"],
+        ["b.txt", "c.jsonl"],
+    ]
+    assert all(files.digest == digest_of(files.path) for files in found.values())
+    assert all(home in files.path.parents for files in found.values())
+
+
+def test_the_same_bytes_have_one_digest_wherever_they_lie(tmp_path: Path, home: Path) -> None:
+    one, two = old(tmp_path / "one/a.txt", "same"), old(tmp_path / "two/a.txt", "same")
+    first = resolve(config(one), "corpus")["0"]
+    one.unlink()
+    second = resolve(config(two), "corpus")["0"]
+    assert first == second
+    assert (second.path / "a.txt").read_text() == "same"
+    other = resolve(config(old(tmp_path / "two/a.txt", "more")), "corpus")["0"]
+    assert other.digest != first.digest
+
+
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = old(tmp_path / "a.txt", "one")
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    read: list[Path] = []
+    true = digests.digest_of_file
+    monkeypatch.setattr(digests, "digest_of_file", lambda f: read.append(f) or true(f))
+    first = resolve(config(file), "corpus")
+    assert resolve(config(file), "corpus") == first
+    assert len(read) == 1
+    file.write_text("two")
+    os.utime(file, (1e9 + 1, 1e9 + 1))
+    assert resolve(config(file), "corpus") != first
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("shakspeare.txt", "did you mean {data}/shakespeare.txt?"),
+        ("nowhere/at/all.txt", "{data} has no 'nowhere'"),
+        ("*.parquet", "no file matches {data}/*.parquet"),
+        ("empty", "holds no data files"),
+    ],
+)
+def test_a_missing_path_names_the_source_and_the_nearest_name(
+    tmp_path: Path, home: Path, path: str, words: str
+) -> None:
+    old(tmp_path / "shakespeare.txt", "words")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StageError) as caught:
+        resolve(config(tmp_path / "shakespeare.txt", tmp_path / path), "corpus")
+    assert str(caught.value).startswith("data.corpus.sources.1.path: ")
+    assert words.format(data=tmp_path) in str(caught.value)
+
+
+def test_a_folder_under_hub_is_found_by_content_and_needs_no_commit(tmp_path: Path, home: Path) -> None:
+    old(tmp_path / "talk/train.jsonl", "{}")
+    local = DataConfig(sources=(SourceConfig(hub=str(tmp_path / "talk")),))
+    assert pinned(local) == local
+    assert names(resolve(local, "corpus")["0"].path) == ["train.jsonl"]
+
+
+def checkpoint(folder: Path, kind: str = "llama", vocabulary: int = 400) -> Any:
+    """Write a small random checkpoint of its own tokenizer; return how a recipe names it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape["vocab_size"] = vocabulary
+    made = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**shape)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**shape)),
+    }[kind]()
+    made.save_pretrained(folder)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["boats float home"], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return SimpleNamespace(path=str(folder), revision=None)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_checkpoint_that_can_be_served_is_a_model(tmp_path: Path, home: Path, kind: str) -> None:
+    named = checkpoint(tmp_path / "mine", kind)
+    model = checkpoint_of(named)
+    assert model.path == tmp_path / "mine"
+    assert model.digest == digest_of(tmp_path / "mine")
+    assert len(model.stop_ids) == 1 and len(model.tokenizer) == len(model.template) == 64
+    assert checkpoint_of(named) == model
+
+
+def edited(folder: Path, **values: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+SPOILT = {
+    "another architecture": (lambda f: edited(f, architectures=["MambaForCausalLM"]), f"one of: {CONVERTIBLE[0]}"),
+    "quantized": (lambda f: edited(f, quantization_config={"bits": 4}), "already quantized"),
+    "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+    "torn config": (lambda f: (f / "config.json").write_text('{"arch'), "config.json: not JSON"),
+    "pickle": (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin is a pickle"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "lacks model.safetensors"),
+    "a shard missing": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}'),
+        "lacks model-00002.safetensors",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "no template": (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template"),
+    "another tokenizer": (lambda f: edited(f, vocab_size=100), "tokenizer and model do not belong together"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_checkpoint_that_cannot_be_served_is_refused_at_the_start(tmp_path: Path, home: Path, name: str) -> None:
+    spoil, words = SPOILT[name]
+    named = checkpoint(tmp_path / "mine")
+    spoil(tmp_path / "mine")
+    with pytest.raises(StageError, match=re.escape(words)):
+        checkpoint_of(named)
+
+
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, home: Path) -> None:
+    checkpoint(tmp_path / "my-llama")
+    with pytest.raises(StageError, match=r"did you mean .*my-llama"):
+        checkpoint_of(SimpleNamespace(path=str(tmp_path / "my-lama"), revision=None))
+    with pytest.raises(StageError, match="starts from a checkpoint"):
+        checkpoint_of(None)
