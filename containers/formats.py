@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": "..."}`"""
 
-MARK = re.compile("\ue000(\\d+)\ue001")
+MARK = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
+"""Stands for a content in the filled template; the em spaces around it are gone where the template trims."""
 
 COLUMNS: dict[Role, tuple[str, ...]] = {
     "corpus": ("text",),
@@ -96,11 +97,21 @@ class ChatFormat:
 
     @cached_property
     def end_of_turn(self) -> int | None:
-        """The id of the control token that the template puts right after an assistant's answer."""
+        """The id of the control token that the template puts after an assistant's answer, white space aside."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         tail = self._pieces(turns, open_turn=False)[-1]
-        ids = self.encode_control(tail) if isinstance(tail, str) else []
-        return ids[0] if ids and ids[0] in self.control_ids else None
+        ids = self.encode_control(tail[0]) if tail[1] is None else []
+        end = self._end(ids)
+        return ids[end - 1] if end else None
+
+    def _end(self, ids: list[int]) -> int:
+        """Return how many of the template's `ids` after an answer end the turn: white space, then a control token."""
+        for count, i in enumerate(ids, start=1):
+            if i in self.control_ids:
+                return count
+            if self.decode([i]).strip():
+                break
+        return 0
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
@@ -120,27 +131,43 @@ class ChatFormat:
         """
         rendered = Rendered()
         answered = False
-        for piece in self._pieces(messages, open_turn=open_turn):
-            if isinstance(piece, int):
-                message = messages[piece]
-                answered = message["role"] == "assistant"
-                rendered.extend(self.encode(message["content"]), trained=answered)
+        for text, role in self._pieces(messages, open_turn=open_turn):
+            if role:
+                answered = role == "assistant"
+                rendered.extend(self.encode(text), trained=answered)
                 continue
-            ids = self.encode_control(piece)
-            if answered and ids and ids[0] == self.end_of_turn:
-                rendered.extend(ids[:1], trained=True)
-                ids = ids[1:]
-            rendered.extend(ids)
+            ids = self.encode_control(text)
+            end = self._end(ids) if answered else 0
+            rendered.extend(ids[:end], trained=True)
+            rendered.extend(ids[end:])
+            answered = False
         return rendered
 
-    def _pieces(self, messages: Sequence[Message], *, open_turn: bool) -> list[str | int]:
-        """Return the rendered template as its own text (str) and places of contents (index of the message)."""
-        marked = [{**m, "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]
-        text = self._fill(marked, open_turn)
-        parts = MARK.split(text)
-        return [int(part) if i % 2 else part for i, part in enumerate(parts) if i % 2 or part]
+    def _pieces(self, messages: Sequence[Message], *, open_turn: bool) -> list[tuple[str, str | None]]:
+        """Return the rendered template in pieces: (text, None) of its own, (content, role) of a message."""
+        marked = [{**m, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, m in enumerate(messages)]
+        parts = MARK.split(self._fill(marked, open_turn))
+        pieces: list[tuple[str, str | None]] = [(parts[0], None)]
+        for left, index, right, own in zip(*(parts[n::4] for n in (1, 2, 3, 4)), strict=True):
+            message = messages[int(index)]
+            content = message["content"] if left else message["content"].lstrip()
+            pieces += [(content if right else content.rstrip(), message["role"]), (own, None)]
+        return [(text, role) for text, role in pieces if text or role]
 
     def _fill(self, messages: list[Message], open_turn: bool) -> str:
+        from jinja2 import TemplateError
+
+        tokens = {name: self.names.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        words = {n: (v["content"] if isinstance(v, dict) else v) or "" for n, v in tokens.items()}
+        try:
+            text: str = self._jinja.render(messages=messages, add_generation_prompt=open_turn, **words)
+        except TemplateError as error:
+            raise StageError(f"the chat template does not render: {error}") from error
+        return text
+
+    @cached_property
+    def _jinja(self) -> Any:
+        """The compiled template; raises StageError when there is none or it is not jinja."""
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -150,17 +177,15 @@ class ChatFormat:
         def refuse(message: str) -> None:
             raise StageError(f"the chat template refuses this conversation: {message}")
 
-        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        sandbox = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         sandbox.globals["raise_exception"] = refuse
         sandbox.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
-        tokens = {name: self.names.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-        words = {n: (v["content"] if isinstance(v, dict) else v) or "" for n, v in tokens.items()}
         try:
-            return sandbox.from_string(self.template).render(
-                messages=messages, add_generation_prompt=open_turn, **words
-            )
+            return sandbox.from_string(self.template)
         except TemplateError as error:
-            raise StageError(f"the chat template does not render: {error}") from error
+            raise StageError(f"the chat template is not jinja: {error}") from error
 
 
 def identity_of(folder: Path) -> dict[str, Any]:

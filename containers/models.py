@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from containers.contract import Speaker, StageError
 from containers.formats import ChatFormat, identity_of
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM")
+"""What the quantize stage converts and llama.cpp serves."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -140,8 +141,13 @@ def load_model(
 def save_model(model: PreTrainedModel, folder: Path, beside: Path) -> None:
     """Write weights, config and generation config to `folder`, and the tokenizer that lies in `beside`.
 
-    Weights are stored in the precision that `beside` stores them in. No path of this machine is written.
+    Weights are stored in the precision that `beside` stores them in, and generation ends at every stop id. No path of
+    this machine is written.
     """
+    chat = ChatFormat.load(beside)
+    named = model.generation_config.eos_token_id
+    ends = set(chat.stop_ids) | ({named} if isinstance(named, int) else set(named or ()))
+    model.generation_config.eos_token_id = sorted(ends)
     stored = stored_dtype(beside)
     model.to(stored)
     model.config.dtype = stored

@@ -73,28 +73,33 @@ def pack(lessons: list[Rendered], config: LessonsConfig) -> list[list[Rendered]]
 
 
 def lay_out(lessons: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-    """Return one packed row of T tokens, n conversations and K trained tokens.
+    """Return one packed row of T tokens, n conversations (each up to its last prediction) and K trained tokens.
 
     `input_ids`, `position_ids` (1, T); `logits_to_keep` (K): the places that predict a trained token; `targets` (K);
     `spread` (n, longest): the place in the row of each conversation's tokens (0 beyond its end, never looked at);
     `gather` (T): the way back.
     """
-    lengths = [len(lesson.ids) for lesson in lessons]
+    lengths = [reach(lesson) for lesson in lessons]
     starts = np.cumsum([0, *lengths[:-1]])
-    trained = np.concatenate([[*lesson.trained[1:], False] for lesson in lessons])
-    keep = np.flatnonzero(trained)
-    ids = np.concatenate([lesson.ids for lesson in lessons])
+    trained = [lesson.trained[1 : n + 1] for lesson, n in zip(lessons, lengths, strict=True)]
+    keep = np.flatnonzero(np.concatenate(trained))
+    following = np.concatenate([lesson.ids[1 : n + 1] for lesson, n in zip(lessons, lengths, strict=True)])
     columns = np.arange(max(lengths))
     inside = columns < np.array(lengths)[:, None]
     row = {
-        "input_ids": ids[None],
+        "input_ids": np.concatenate([lesson.ids[:n] for lesson, n in zip(lessons, lengths, strict=True)])[None],
         "position_ids": np.concatenate([np.arange(n) for n in lengths])[None],
         "logits_to_keep": keep,
-        "targets": ids[keep + 1],
+        "targets": following[keep],
         "spread": np.where(inside, starts[:, None] + columns, 0),
         "gather": np.flatnonzero(inside),
     }
     return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.int64)) for name, value in row.items()}
+
+
+def reach(lesson: Rendered) -> int:
+    """Return how many tokens lead to the last trained one: what comes after them, nothing is learnt from."""
+    return len(lesson.trained) - 1 - lesson.trained[::-1].index(True)
 
 
 def packed_attention(

@@ -6,6 +6,7 @@ of them, so that a token counts the same in a short answer and a long one, whate
 applied only where the loss falls.
 """
 
+import shutil
 import time
 from typing import Any
 
@@ -122,7 +123,6 @@ def trainer_arguments(config: LessonsConfig, curriculum: Curriculum, out: Out, d
         gradient_checkpointing=config.gradient_checkpointing,
         save_strategy="steps",
         save_steps=curriculum.steps_per_epoch if every == "epoch" else every,
-        save_total_limit=2,  # the older one stays until the newer one is committed
         logging_steps=config.logging_steps,
         logging_first_step=True,
         seed=config.seed,
@@ -154,8 +154,8 @@ class Reporter(TrainerCallback):
         self.tokens += batch["tokens"]
         self.trained += batch["trained"]
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock of a step."""
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock of the steps; it stands still while a checkpoint is saved or a validation loss measured."""
         self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -169,6 +169,7 @@ class Reporter(TrainerCallback):
             loss = mean_loss(kwargs["model"], self.held_out, self.curriculum.config, self.device)
             self.out.metrics(state.global_step, validation_loss=loss)
             self.out.record(validation_loss=loss)
+        self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Append one point of the curves."""
@@ -186,5 +187,9 @@ class Reporter(TrainerCallback):
         self.out.record(loss=logs["loss"])
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Commit what the trainer has just saved: only committed checkpoints are gone on from."""
+        """Commit what the trainer has just saved (only committed checkpoints are gone on from); older ones go."""
         commit(self.out.work / f"checkpoint-{state.global_step}", state.global_step)
+        for folder in self.out.work.glob("checkpoint-*"):  # the trainer's own rotation counts torn ones
+            if folder.name.removeprefix("checkpoint-").isdigit() and folder.name != f"checkpoint-{state.global_step}":
+                shutil.rmtree(folder)
+        self.began = time.monotonic()

@@ -21,26 +21,28 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WORDS = ("red", "green", "blue", "black", "white", "brown")
 
 
-def write_tokenizer(folder: Path, template: str = CHATML) -> None:
-    """Write a byte-level BPE of 400 ids with ChatML control tokens."""
+def write_tokenizer(folder: Path, template: str = CHATML, size: int = 400, texts: list[str] | None = None) -> None:
+    """Write a byte-level BPE with ChatML control tokens, learnt from `texts`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
         special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
     )  # fmt: skip
-    tokenizer.train_from_iterator([answer(i) + question(i) for i in range(60)], trainer)
+    tokenizer.train_from_iterator(texts or [answer(i) + question(i) for i in range(60)], trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     (folder / "chat_template.jinja").write_text(template)
 
 
-def write_model(folder: Path, shape: str = "llama", template: str = CHATML, **changes: Any) -> Model:
-    """Write a random model of about 100k parameters (`llama` or `qwen2`) with its tokenizer."""
-    write_tokenizer(folder, template)
+def write_model(
+    folder: Path, shape: str = "llama", template: str = CHATML, texts: list[str] | None = None, **changes: Any
+) -> Model:
+    """Write a random model (`llama` or `qwen2`, 100k parameters unless changed) with its tokenizer."""
+    write_tokenizer(folder, template, changes.get("vocab_size", 400), texts)
     size = {
         "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "tie_word_embeddings": True,
