@@ -3,6 +3,7 @@
 Attention stays within a document through a block-diagonal mask that is built once per batch inside the graph.
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from containers.pretrain.config import PretrainConfig
 from containers.pretrain.packing import IGNORED, Batch
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-WORTH_COMPILING = 3e13
-"""Floating-point operations from which a run earns back the 20-40 s that compiling costs on two cores."""
+WORTH_COMPILING = {"cpu": 5e13, "cuda": 1e16}
+"""Floating-point operations from which a run earns back the 20-60 s that compiling costs: ten minutes or so of eager
+training on two cores, two minutes on a large GPU."""
 BETAS = (0.9, 0.95)
 
 
@@ -43,8 +45,9 @@ class Engine:
         self.optimizer = torch.optim.AdamW(
             groups_of(model, config.weight_decay), lr=config.learning_rate, betas=BETAS, fused=True
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.compiled, self.why = compiles(config, 6.0 * model.num_parameters() * total_tokens)
+        self.precision = precision_of(config, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.compiled, self.why = compiles(config, self.device, 6.0 * model.num_parameters() * total_tokens)
         self.nats = torch.compile(self._nats, dynamic=False) if self.compiled else self._nats
 
     def step(self, batches: list[Batch], learning_rate: float) -> Step:
@@ -67,12 +70,14 @@ class Engine:
     def forward(self, batch: Batch) -> Tensor:
         """Return the summed loss of a batch in nats."""
         there = batch.to(self.device)
-        half = HALF.get(self.config.precision)
+        half = HALF.get(self.precision)
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             return self.nats(there.ids, there.targets, there.segments, there.positions)
 
     def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor, positions: Tensor) -> Tensor:
-        mask = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+        seen = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+        # Additive from the start: every layer would turn a boolean mask into this one again.
+        mask = torch.zeros(seen.shape, device=seen.device, dtype=HALF.get(self.precision)).masked_fill(~seen, -math.inf)
         hidden = self.model.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
@@ -91,14 +96,27 @@ def device_of(config: PretrainConfig) -> torch.device:
     return device
 
 
-def compiles(config: PretrainConfig, operations: float) -> tuple[bool, str]:
-    """Return whether to compile, and why in words."""
+def precision_of(config: PretrainConfig, device: torch.device) -> str:
+    """Return the arithmetic of matrix products on `device`: fp32, bf16 or fp16."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def crawls(precision: str, device: torch.device) -> bool:
+    """Whether the chip would emulate this arithmetic, many times slower than fp32."""
+    has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
+    return precision == "bf16" and device.type == "cpu" and not has_bf16
+
+
+def compiles(config: PretrainConfig, device: torch.device, operations: float) -> tuple[bool, str]:
+    """Return whether to compile a run of so many floating-point operations, and why in words."""
     if config.compile != "auto":
-        return config.compile == "on", f"compile: {config.compile}"
+        return config.compile == "on", "compiled" if config.compile == "on" else "eager"
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        return False, "eager: no C++ compiler here (install g++ for about a third more speed)"
-    if operations < WORTH_COMPILING:
-        return False, f"eager: a run of {operations:.1e} operations is too short to earn back compiling"
+        return False, "eager: no C++ compiler here (g++ would let long runs go faster)"
+    if operations < WORTH_COMPILING[device.type]:
+        return False, f"eager: {operations:.0e} operations are too few to earn back compiling"
     return True, "compiled: the first step takes 20-60 s"
 
 
