@@ -1,19 +1,59 @@
 """The quantize stage: a 16-bit model -> every format asked for, measured against its parent; one of them ships."""
 
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
 from containers.contract import Config, Dataset, Frozen, Model, Quantized, Stage
+
+Gguf = Literal["f16", "q8_0", "q4_0"]
+Format = Literal["f16", "q8_0", "q4_0", "nf4", "int8"]
 
 
 class QuantizeConfig(Config):
     """What a person chooses."""
+
+    formats: tuple[Format, ...] = ("f16", "q8_0", "q4_0", "nf4", "int8")
+    """Made and measured. gguf for llama.cpp: f16 (16 bits per weight), q8_0 (8.5), q4_0 (4.5, embeddings 8.5).
+    bitsandbytes for transformers: nf4 (4.1) and int8 (8), of linear layers."""
+    ship: Literal["smallest_within"] | Gguf = "smallest_within"
+    """The smallest gguf within both bounds below, f16 where none is; or the one named, whatever it measures."""
+    max_perplexity_increase: float = Field(0.05, ge=0)
+    """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
+    min_top1_agreement: float = Field(0.9, ge=0, le=1)
+    """Bound for shipping: share of held-out positions where llama.cpp and the parent put the same token first."""
+    max_tokens: int = Field(20_000, ge=64)
+    """Held-out tokens that perplexity is measured on; whole documents, drawn by `seed`."""
+    engine_tokens: int = Field(512, ge=1)
+    """Of these, about how many llama.cpp itself is asked to continue; one forward pass each."""
+    passage_tokens: int = Field(512, ge=8)
+    """Longest passage; each is read alone, from its first token."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the parent and of bitsandbytes formats; bf16 takes half the memory and blurs top-1 agreement."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the parent and bitsandbytes formats run; auto: the GPU when there is one."""
+    threads: int = Field(2, ge=1)
+    """CPU threads."""
+    seed: int = 0
+    """Of the sample of held-out text."""
+
+    @model_validator(mode="after")
+    def check_shipping(self) -> Self:
+        """Refuse a rule that nothing can meet."""
+        named = set(self.formats) & {"f16", "q8_0", "q4_0"}
+        if not named:
+            raise ValueError("formats names no gguf (f16, q8_0, q4_0), and only a gguf can be served from a bundle")
+        if self.ship != "smallest_within" and self.ship not in named:
+            raise ValueError(f"ship is {self.ship!r}, which is not among the formats")
+        return self
 
 
 class QuantizeInputs(Frozen):
     """What earlier stages made."""
 
     model: Model
-    corpus: Dataset | None = None
-    """Held-out text that the formats are measured on."""
-    instructions: Dataset | None = None
+    corpus: Dataset
+    """Its held-out text is what the formats are measured on."""
 
 
 class QuantizeOutputs(Frozen):
@@ -23,4 +63,10 @@ class QuantizeOutputs(Frozen):
     formats: dict[str, Quantized]
 
 
-STAGE = Stage("quantize", QuantizeConfig, QuantizeInputs, QuantizeOutputs, preload=("transformers", "gguf"))
+STAGE = Stage(
+    "quantize",
+    QuantizeConfig,
+    QuantizeInputs,
+    QuantizeOutputs,
+    preload=("transformers", "bitsandbytes", "gguf", "xllamacpp"),
+)

@@ -1,0 +1,99 @@
+"""A gguf read by the engine that will serve it: llama.cpp's own probabilities of a given text.
+
+llama.cpp's server has no log-probabilities of a prompt. It has a grammar over token ids, and it reports probabilities
+from before the grammar: a grammar that allows one sequence only makes it "generate" the held-out text, and say at each
+token how likely that was and what it would have picked itself.
+"""
+
+import http.client
+import json
+import signal
+import socket
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xllamacpp
+
+from containers.contract import StageError
+from containers.quantize.measuring import Passage, Reading
+
+SLOTS = 4
+
+
+class Engine:
+    """llama.cpp in this process, with no port: its listener is a socket in a private folder."""
+
+    def __init__(self, file: Path, context: int, threads: int) -> None:
+        """Load the gguf `file` with room for `context` tokens in each of 4 slots; raises StageError."""
+        self._folder = tempfile.TemporaryDirectory(prefix="engine-")
+        self._socket = f"{self._folder.name}/llama.sock"
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(file)
+        settings.n_parallel, settings.n_ctx = SLOTS, SLOTS * (context + 8)
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+        settings.warmup = settings.fit_params = settings.ui = False
+        settings.verbosity, settings.cache_ram_mib, settings.n_threads_http = 0, 0, 1
+        settings.hostnames = [self._socket]
+        # The server takes these two signals for itself; they belong to the stage.
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._server = xllamacpp.Server(settings)
+        except RuntimeError as error:
+            raise StageError(f"llama.cpp cannot load {file}: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+    def __enter__(self) -> "Engine":
+        """Use it in a `with` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the model."""
+        del self._server
+        self._folder.cleanup()
+
+    def read(self, passages: list[Passage]) -> Reading:
+        """Return nats and picks at every counted token of the passages, in their order."""
+        with ThreadPoolExecutor(SLOTS) as threads:
+            return Reading.joined(threads.map(self._read, passages))
+
+    def answer(self, ids: list[int], limit: int) -> list[int]:
+        """Return the greedy continuation of `ids`, at most `limit` tokens."""
+        return [token["id"] for token in self._asked({"prompt": ids, "max_tokens": limit})]
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain text as llama.cpp's own tokenizer has them; special tokens in it stay text."""
+        line = http.client.HTTPConnection("localhost")
+        line.sock = socket.socket(socket.AF_UNIX)
+        line.sock.connect(self._socket)
+        asked = {"content": text, "add_special": False, "parse_special": False}
+        line.request("POST", "/tokenize", json.dumps(asked), {"Content-Type": "application/json"})
+        found: list[int] = json.loads(line.getresponse().read())["tokens"]
+        line.close()
+        return found
+
+    def _read(self, passage: Passage) -> Reading:
+        """Read one passage in runs: a token that ends generation can open a run, not stand within it."""
+        nats, picks = [], []
+        for first, last in passage.runs:
+            only = "root ::= " + " ".join(f"<[{token}]>" for token in passage.ids[first:last])
+            asked = {"prompt": passage.ids[:first], "max_tokens": last - first, "grammar": only}
+            for token in self._asked(asked):
+                nats.append(-token["logprob"])
+                picks.append(token["top_logprobs"][0]["id"])
+        return Reading(np.array(nats), np.array(picks, dtype=np.int64))
+
+    def _asked(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what llama.cpp says of each token that it makes."""
+        settings = {"temperature": 0, "logprobs": 1, "cache_prompt": False}
+        answer = self._server.handle_completions({**settings, **asked})
+        if "error" in answer:
+            raise RuntimeError(f"llama.cpp: {answer['error']}")
+        found: list[dict[str, Any]] = (answer["choices"][0]["logprobs"] or {}).get("content", [])
+        return found

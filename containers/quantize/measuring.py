@@ -1,0 +1,105 @@
+"""How far a format is from its parent: surprise at held-out text, and the next token it would pick."""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from containers.contract import Dataset
+from containers.formats import ChatFormat, rows_of
+from containers.quantize.contract import QuantizeConfig
+
+LOGITS = 2**26
+"""Most logits at once, 256 MiB in fp32."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Held-out tokens that are read alone; all but the first, and but stop tokens, are counted."""
+
+    ids: list[int]
+    stops: frozenset[int]
+
+    @cached_property
+    def counted(self) -> list[int]:
+        """Positions in `ids` of the tokens that are predicted."""
+        return [i for i in range(1, len(self.ids)) if self.ids[i] not in self.stops]
+
+    @property
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield (first, last + 1) of each unbroken run of counted positions."""
+        inside = [i for i in self.counted if i - 1 not in set(self.counted)]
+        for first in inside:
+            last = first
+            while last < len(self.ids) and self.ids[last] not in self.stops:
+                last += 1
+            yield first, last
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model makes of passages: nats at each counted token, and the likeliest token there. Shapes (tokens,)."""
+
+    nats: np.ndarray
+    picks: np.ndarray
+
+    @classmethod
+    def joined(cls, readings: Iterable["Reading"]) -> "Reading":
+        """Return readings end to end."""
+        found = list(readings)
+        return cls(np.concatenate([r.nats for r in found]), np.concatenate([r.picks for r in found]))
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the mean surprise, per token."""
+        return math.exp(self.nats.mean())
+
+    def agreement(self, other: "Reading") -> float:
+        """Return the share of positions at which both pick the same next token."""
+        return float((self.picks == other.picks).mean())
+
+
+def passages_of(dataset: Dataset, chat: ChatFormat, context: int, config: QuantizeConfig) -> list[Passage]:
+    """Return held-out documents (or conversations), in pieces of at most `context`, about `max_tokens` in all."""
+    split = next((name for name in ("test", "validation", "train") if dataset.rows.get(name)), "test")
+    rows = rows_of(dataset, split)  # type: ignore[arg-type]
+    order = list(range(len(rows)))
+    random.Random(config.seed).shuffle(order)
+    passages: list[Passage] = []
+    room = config.max_tokens
+    for number in order:
+        row = rows.slice(number, 1).to_pylist()[0]
+        ids = chat.encode(row["text"]) if dataset.role == "corpus" else chat.render(row["messages"]).ids
+        for start in range(0, len(ids), context):
+            passage = Passage(ids[start : start + min(context, max(room, 0))], frozenset(chat.stop_ids))
+            if passage.counted:
+                passages.append(passage)
+                room -= len(passage.ids)
+        if room <= 0:
+            break
+    return sorted(passages, key=lambda passage: len(passage.ids))
+
+
+@torch.inference_mode()
+def read(model: Any, passages: Sequence[Passage]) -> Reading:
+    """Return what a causal language model of transformers makes of passages (sorted by length)."""
+    readings = []
+    start = 0
+    while start < len(passages):
+        size = max(1, LOGITS // int(model.config.vocab_size) // len(passages[start].ids))
+        batch = passages[start : start + size]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.ids) for p in batch], batch_first=True)
+        # Padding is on the right, where causal attention never looks.
+        logits = model(input_ids=ids.to(model.device), use_cache=False).logits[:, :-1].float().cpu()
+        nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double()
+        picks = logits.argmax(-1)
+        for i, passage in enumerate(batch):
+            places = torch.tensor(passage.counted) - 1
+            readings.append(Reading(nats[i, places].numpy(), picks[i, places].numpy()))
+        start += size
+    return Reading.joined(readings)
