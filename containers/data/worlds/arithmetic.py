@@ -1,22 +1,24 @@
-"""Bare sums: "What is 2+2?" and friends. The tables up to 9 are taught whole, pairs beyond them are held out."""
+"""Bare sums: "What is 2+2?" and friends, in talk and as drills."""
 
 from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.sums import added, divided, multiplied, taken
-from containers.data.worlds.world import Exchange, World, drawn, phrased, split_of
+from containers.data.worlds.sums import added, divided, multiplied, owner, taken
+from containers.data.worlds.world import Exchange, World, drawn, phrased
 
 ASKS = ("What is {sum}?", "How much is {sum}?", "Calculate {sum}.", "Work out {sum}, please.", "Tell me what {sum} is.")
 FORMS = ("{a} {sign} {b}", "{a}{sign}{b}", "{a} {word} {b}")
 WORDS = {"add": ("+", "plus"), "subtract": ("-", "minus"), "multiply": ("x", "times"), "divide": ("/", "divided by")}
 WORKED = {"add": added, "subtract": taken, "multiply": multiplied, "divide": divided}
+LINES = (10, 18)
+"""Sums in a drill: the tables need many looks, and here each costs a line."""
 
 
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one sum of one of the four kinds; `role` makes no difference."""
     kind = rng.choice(tuple(WORDS))
-    a, b = drawn(lambda: pair(rng, kind), lambda ab: owner(kind, *ab), split)
+    a, b = numbers(rng, kind, split)
     ask, form = phrased(rng, split, ASKS, FORMS)
     sign, word = WORDS[kind]
     question = ask.format(sum=form.format(a=a, b=b, sign=sign, word=word))
@@ -24,28 +26,38 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     return Exchange(f"arithmetic.{kind}", question, f"{worked}.", worked.rsplit(" ", 1)[1])
 
 
-def pair(rng: Random, kind: str) -> tuple[int, int]:
-    """Return the two numbers of a sum, results between 0 and 198; one third of the sums are within the tables."""
-    top = 9 if rng.random() < 1 / 3 else 99
-    a, b = rng.randint(1, top), rng.randint(1, top)
-    if kind == "add":
-        return a, b
-    if kind == "subtract":
-        return max(a, b), min(a, b)
-    b = rng.randint(2, 9)
-    a = rng.randint(2, 9) if top == 9 else rng.randint(11, 19)
-    return (a, b) if kind == "multiply" else (a * b, b)
+def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
+    """Return the two numbers of a sum that belong to `split`; half of the training sums are within the tables."""
+    if kind in ("add", "subtract"):
+        top = rng.choice((9, 49)) if split == "train" else 49
+        sign = "+" if kind == "add" else "-"
+        pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: owner(sign, *ab), split)
+        return pair if kind == "subtract" or rng.random() < 0.5 else pair[::-1]
+    a, b = drawn(
+        lambda: (rng.randint(2, 9) * rng.choice((1, 10)), rng.randint(2, 9)), lambda ab: owner("x", *ab), split
+    )
+    if kind == "divide":
+        return a * b, rng.choice((a, b))
+    return rng.choice(((a, b), (b, a)))
 
 
-def owner(kind: str, a: int, b: int) -> Split:
-    """Return the split of a pair: the tables belong to training, all else is dealt out."""
-    return "train" if max(a // b if kind == "divide" else a, b) < 10 else split_of(kind, a, b)
+def descending(a: int, b: int) -> tuple[int, int]:
+    """Return the larger number first."""
+    return max(a, b), min(a, b)
+
+
+def document(rng: Random, split: Split) -> str:
+    """Return a talk with sums, or a drill: sums line by line."""
+    if rng.random() < 0.5:
+        return dialogue_of(rng, split, exchange, 6)
+    kinds = rng.choices(tuple(WORDS), k=rng.randint(*LINES))
+    return "\n".join(WORKED[kind](*numbers(rng, kind, split)) for kind in kinds)
 
 
 WORLD = World(
     "arithmetic",
-    {"corpus": 4000, "instructions": 1600, "problems": 1000},
-    held_out=200,
+    {"corpus": 3000, "instructions": 1000, "problems": 1000},
+    held_out=160,
     exchange=exchange,
-    document=lambda rng, split: dialogue_of(rng, split, exchange, 6),
+    document=document,
 )

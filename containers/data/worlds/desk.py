@@ -186,7 +186,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "desk",
-    {"corpus": 800, "instructions": 500, "preferences": 800},
+    {"corpus": 300, "instructions": 400, "preferences": 800},
     held_out=96,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 3),

@@ -18,13 +18,14 @@ class Rows:
     """The rows of one world in one role, from a seed."""
 
     def __init__(self, world: World, role: Role, seed: int) -> None:
-        """Draw the test items, the same for every role but the corpus."""
+        """Draw the test items: the same exchanges for every role, a few of them as lessons where problems ask them."""
         self.world, self.role = world, role
         self.rng = Random(f"{world.word} {role} {seed}")
         exchanges = drawn_items(world, "problems", seed) if world.exchange else []
         texts = drawn_items(world, "corpus", seed) if "corpus" in world.sizes else []
-        self.tests = texts if role == "corpus" else exchanges
-        self.seen = {key_of(item) for item in self.tests}
+        checked = role == "instructions" and "problems" in world.sizes
+        self.tests = texts if role == "corpus" else exchanges[: len(exchanges) // 8 if checked else None]
+        self.seen = {key_of(item) for item in [*exchanges, *texts]}
         self.forbidden: set[Run] = set().union(*(runs_of(text_of(item)) for item in [*exchanges, *texts]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -66,7 +67,7 @@ def one(world: World, role: Role, rng: Random, split: Split) -> Item:
 
 def key_of(item: Item) -> str:
     """Return what makes an item itself: the same question may come back with another reply."""
-    return item if isinstance(item, str) else f"{item.question} {item.reply} {item.worse}"
+    return text_of(item)
 
 
 def text_of(item: Item) -> str:

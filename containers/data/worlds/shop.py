@@ -8,7 +8,7 @@ from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.sums import added, multiplied, taken
+from containers.data.worlds.sums import added, multiplied, owner, taken
 from containers.data.worlds.world import NAMES, Exchange, World, drawn, phrased, sentence, split_of
 
 GOODS: dict[Split, tuple[tuple[str, str], ...]] = {
@@ -93,7 +93,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one problem; the two-step kind is thin in instructions, absent from the corpus, half of the problems."""
     share = {"corpus": 0.0, "instructions": THIN}.get(role, 0.5)
     kind = "two_step" if rng.random() < share else rng.choice(("total", "sum", "change"))
-    numbers = drawn(lambda: NUMBERS[kind](rng), lambda n: split_of(kind, *n.values()), split)
+    numbers = drawn(lambda: NUMBERS[kind](rng), lambda n: owner_of(kind, n), split)
     (thing, things), (other, _) = rng.sample(GOODS[split], 2)
     told, asked = phrased(rng, split, TOLD[kind], ASKED[kind])
     slots = {
@@ -110,26 +110,34 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 
 def total_numbers(rng: Random) -> dict[str, int]:
-    """Return a count and a price within reach of the tables."""
-    return {"count": rng.randint(2, 9), "price": rng.randint(2, 19)}
+    """Return a count and a price within the tables."""
+    return {"count": rng.randint(2, 9), "price": rng.randint(2, 9)}
 
 
 def sum_numbers(rng: Random) -> dict[str, int]:
-    """Return two prices of two digits or one."""
-    return {"a": rng.randint(2, 99), "b": rng.randint(2, 99)}
+    """Return two prices."""
+    return {"a": rng.randint(2, 49), "b": rng.randint(2, 49)}
 
 
 def change_numbers(rng: Random) -> dict[str, int]:
     """Return a cost and the round sum that it is paid with."""
-    paid = 10 * rng.randint(1, 10)
-    return {"cost": rng.randint(1, paid - 1), "paid": paid}
+    paid = 10 * rng.randint(1, 5)
+    return {"cost": rng.randint(2, paid - 1), "paid": paid}
 
 
 def two_step_numbers(rng: Random) -> dict[str, int]:
     """Return a count, a price, and a round sum that pays for them."""
-    while (cost := (count := rng.randint(2, 9)) * (price := rng.randint(2, 12))) >= 100:
-        pass
-    return {"count": count, "price": price, "paid": 10 * rng.randint(cost // 10 + 1, 10)}
+    count, price, paid = drawn(
+        lambda: (rng.randint(2, 9), rng.randint(2, 9), 10 * rng.randint(1, 5)), lambda n: n[0] * n[1] < n[2], True
+    )
+    return {"count": count, "price": price, "paid": paid}
+
+
+def owner_of(kind: str, numbers: dict[str, int]) -> Split:
+    """Return the split that may use these numbers; totals are within the tables, so their pairs are the shop's own."""
+    if kind == "sum":
+        return owner("+", **numbers)
+    return owner("-", numbers["paid"], numbers["cost"]) if kind == "change" else split_of(kind, *numbers.values())
 
 
 def total_reply(count: int, price: int) -> tuple[str, int]:
@@ -157,8 +165,8 @@ NUMBERS = {"total": total_numbers, "sum": sum_numbers, "change": change_numbers,
 REPLIES = {"total": total_reply, "sum": sum_reply, "change": change_reply, "two_step": two_step_reply}
 WORLD = World(
     "shop",
-    {"corpus": 4000, "instructions": 2000, "problems": 4000},
-    held_out=600,
+    {"corpus": 2000, "instructions": 1500, "problems": 4000},
+    held_out=360,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 4),
 )

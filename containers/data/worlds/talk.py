@@ -4,7 +4,7 @@ from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.world import Exchange, World, varied
+from containers.data.worlds.world import Exchange, World, sentence, varied
 
 EXPLAINED = {
     "quantum computing": "A normal computer works with bits that are 0 or 1. A quantum computer works with qubits, "
@@ -30,8 +30,8 @@ CLAUSES = {
     "the tenant shall keep the flat in good order": "Whoever rents the flat must [look after|take care of] it.",
     "this contract is governed by the law of the state": "If there is a quarrel, a judge [uses|follows] the law there.",
     "late payment bears interest of 5 percent": "If you pay too late, you [owe|pay] 5 percent more.",
-    "neither party is liable for indirect damage": "No side has to pay for harm that is only a [far|later] result of "
-    "a mistake.",
+    "the supplier shall not be liable for indirect or consequential damages": "If something goes wrong, "
+    "the seller does not have to pay for losses that [follow only later|are only a later result].",
 }
 JOKES = (
     "Why did the clock get more money at work? It always worked around the clock.",
@@ -58,10 +58,10 @@ EXPLAIN = (
     "What is {x}?",
 )
 CLAUSE = (
-    '[Explain|Please explain|Describe] this contract clause: "{x}".',
+    "[Explain|Please explain|Describe] this contract clause: {X}.",
     '[Explain|Please explain|Describe] this contract clause in simple words: "{x}".',
     'What does this contract clause mean: "{x}"?',
-    'What does this clause of a contract say in simple words: "{x}"?',
+    "What does this clause of a contract say in simple words: {x}?",
     'I do not understand this clause: "{x}". What does it mean?',
 )
 JOKE = (
@@ -82,13 +82,13 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
         return Exchange("talk.joke", varied(rng, split, rng.choice(JOKE)), rng.choice(JOKES))
     known, asks = (EXPLAINED, EXPLAIN) if kind == "explain" else (CLAUSES, CLAUSE)
     topic = rng.choice(tuple(known))
-    asked = varied(rng, split, rng.choice(asks).format(x=topic))
+    asked = varied(rng, split, rng.choice(asks).format(x=topic, X=sentence(topic)))
     return Exchange(f"talk.{kind}", asked, varied(rng, split, known[topic]))
 
 
 WORLD = World(
     "talk",
-    {"corpus": 300, "instructions": 240},
+    {"corpus": 200, "instructions": 240},
     held_out=0,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 3),

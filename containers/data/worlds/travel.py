@@ -4,7 +4,8 @@ from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.world import NAMES, Exchange, World, drawn, phrased, sentence, split_of
+from containers.data.worlds.sums import owner
+from containers.data.worlds.world import NAMES, Exchange, World, drawn, phrased, sentence
 
 VEHICLES: dict[Split, tuple[str, ...]] = {
     "train": (
@@ -75,9 +76,7 @@ ANSWERS = {"time": "{hours}", "distance": "{distance}", "speed": "{speed}"}
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one problem with two of rate, distance and time given; `role` makes no difference."""
     kind = rng.choice(tuple(ASKS))
-    speed, hours = drawn(
-        lambda: (10 * rng.randint(2, 12), rng.randint(2, 9)), lambda pair: split_of("travel", *pair), split
-    )
+    speed, hours = drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 9)), lambda pair: owner("x", *pair), split)
     numbers = {"speed": speed, "hours": hours, "distance": speed * hours}
     told, asked = phrased(rng, split, TRIPS if kind == "speed" else PACES, ASKS[kind])
     told = told.format(vehicle=rng.choice(VEHICLES[split]), **numbers)
@@ -90,8 +89,8 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "travel",
-    {"corpus": 4000, "instructions": 1600, "problems": 1000},
-    held_out=180,
+    {"corpus": 2000, "instructions": 1200, "problems": 1000},
+    held_out=150,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 4),
 )

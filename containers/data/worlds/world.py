@@ -45,7 +45,7 @@ class World:
     sizes: Mapping[Role, int]
     """Training rows per role; a role that is absent is refused."""
     held_out: int
-    """Test rows per role; validation has half as many."""
+    """Test rows to draw per role (the same one drawn twice counts once); validation has half as many."""
     exchange: Callable[[Random, Split, Role], Exchange] | None = None
     document: Callable[[Random, Split], str] | None = None
     """One corpus text."""
@@ -57,9 +57,9 @@ def split_of(*key: object) -> Split:
     return "test" if bucket < 3 else "validation" if bucket < 5 else "train"
 
 
-def drawn(make: Callable[[], T], owner: Callable[[T], Split], split: Split) -> T:
-    """Return the first of `make()`'s values that belongs to `split`."""
-    while owner(value := make()) != split:
+def drawn(make: Callable[[], T], property_of: Callable[[T], object], wanted: object) -> T:
+    """Return the first of `make()`'s values that has the wanted property: for the most part, its split."""
+    while property_of(value := make()) != wanted:
         pass
     return value
 
@@ -90,7 +90,7 @@ def varied(rng: Random, split: Split, text: str) -> str:
 
     Neighbours whose places add up to 2 (modulo 3) are kept for the test, so that long runs of words differ there too.
     """
-    last = 0
+    last = rng.randrange(3)
 
     def pick(match: re.Match[str]) -> str:
         nonlocal last
