@@ -663,3 +663,38 @@ def test_real_files_are_read_as_they_are(
         assert not any("<<" in turn["content"] for row in made.rows() for turn in row["messages"])
     if role == "instructions":
         assert not any("<|endoftext|>" in turn["content"] for row in made.rows() for turn in row["messages"])
+
+
+def write_corpus(file: Path, size: int) -> None:
+    """Write `size` bytes of JSON lines of random words, 2% of them copies, 2% nearly so."""
+    import numpy as np
+
+    noise = np.random.default_rng(0)
+    letters = np.array(list("etaoinshrdlucmfwypvbgk"))
+    vocabulary = np.array(["".join(noise.choice(letters, size=n)) for n in noise.integers(2, 11, 30000)], dtype=object)
+    frequency = np.cumsum(1 / np.arange(1, 30001) ** 0.9)
+    kept, written = ["a first text to copy"], 0
+    with file.open("w") as stream:
+        while written < size:
+            words = vocabulary[np.searchsorted(frequency, noise.random(300_000) * frequency[-1])]
+            cuts = np.cumsum(noise.integers(100, 900, 600))
+            for place, begin, end in zip(noise.random(599), cuts[:-1], cuts[1:], strict=True):
+                text = " ".join(words[begin:end])
+                text = kept[-1] if place < 0.02 else f"{kept[-1]} and one more" if place < 0.04 else text
+                kept = [text] if 0.04 < place < 0.08 else kept
+                written += stream.write(json.dumps({"text": text}) + "\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_gibibytes_are_cleaned_within_one_gibibyte_of_memory(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    write_corpus(file, 2 << 30)
+    settings, inputs = asked(tmp_path, "corpus", Given(file))
+    outputs, result = run_by_hand(tmp_path / "stage", "data", settings, inputs)
+    megabytes = file.stat().st_size / 1e6
+    print(f"{megabytes:.0f} MB in {result.seconds:.0f} s, {megabytes / result.seconds:.1f} MB/s", result.metrics)
+    assert result.metrics["peak_memory_bytes"] < 1 << 30
+    assert sum(outputs.dataset.rows.values()) == result.metrics["kept"] > 500_000
+    assert result.metrics["exact_duplicates"] > 5_000
+    assert result.metrics["near_duplicates"] > 5_000
