@@ -21,12 +21,10 @@ class QuantizeConfig(Config):
     max_perplexity_increase: float = Field(0.05, ge=0)
     """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
     min_top1_agreement: float = Field(0.9, ge=0, le=1)
-    """Bound for shipping: share of held-out positions where llama.cpp and the parent put the same token first."""
-    max_tokens: int = Field(20_000, ge=64)
-    """Held-out tokens that perplexity is measured on; whole documents, drawn by `seed`."""
-    engine_tokens: int = Field(512, ge=1)
-    """Of these, about how many llama.cpp itself is asked to continue; one forward pass each."""
-    passage_tokens: int = Field(512, ge=8)
+    """Bound for shipping: share of held-out positions where format and parent put the same token first."""
+    max_tokens: int = Field(4096, ge=64)
+    """Held-out tokens that the formats are measured on, drawn by `seed`; llama.cpp reads them one by one."""
+    passage_tokens: int = Field(256, ge=8)
     """Longest passage; each is read alone, from its first token."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the parent and of bitsandbytes formats; bf16 takes half the memory and blurs top-1 agreement."""
@@ -53,7 +51,7 @@ class QuantizeInputs(Frozen):
 
     model: Model
     corpus: Dataset
-    """Its held-out text is what the formats are measured on."""
+    """Its held-out text (or conversations) is what the formats are measured on."""
 
 
 class QuantizeOutputs(Frozen):
