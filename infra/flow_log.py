@@ -16,7 +16,9 @@ from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
 from containers.contract import Request, Result
+from infra.flow_note import show_report
 from infra.launch import StageRun
+from infra.runs import current_run
 
 SECONDS_BETWEEN_UPDATES = 3.0
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -55,6 +57,8 @@ class FlowLog:
             return
         if run in self.bars:
             attempt(lambda: self._show(run, 100.0, f"{run.title}: done"))
+        if run.name == "report":
+            attempt(lambda: show_report(current_run().folder))
         rows = [{"figure": name, "value": f"{value:.6g}"} for name, value in sorted(outcome.metrics.items())]
         if rows:
             about = f"Final figures of {run.title} ({run.address})"

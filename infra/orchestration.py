@@ -26,6 +26,7 @@ from infra.flow_log import FlowLog, reused_stages
 from infra.host_tasks import on_the_host
 from infra.launch import Launch, Listener, current_launch, launching
 from infra.planning import current_plan
+from infra.reconcile import bury_the_dead
 from infra.relay import start_relay
 from infra.runners import Runner
 from infra.runners.process import ProcessRunner
@@ -119,6 +120,7 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
             yield
         return
     settings = Settings()
+    bury_the_dead(settings)
     run = Run(settings, first_record(settings, recipe, name))
     start_relay(settings, run.folder)
     ready = prepared.get() or Preparation()

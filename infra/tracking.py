@@ -120,7 +120,7 @@ class Ledger:
         if not self.client.search_registered_models(f"name='{name}'"):
             self.client.create_registered_model(name)
         if not self._versions(bundle["digest"]):
-            source = f"slipway:store/{event['address']}/outputs/{Path(bundle['path']).name}"
+            source = f"slipway:/store/{event['address']}/outputs/{Path(bundle['path']).name}"
             self.client.create_model_version(
                 name, source, self._run_of(event["stage"]), tags={"digest": bundle["digest"], "path": bundle["path"]}
             )

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from flows.board import Board
 from flows.session import drain_prefect, prefect_api, quiet_prefect
+from infra.runs import RunRecord, StageEntry
 from infra.settings import Settings
 
 KINDS = ("flow_runs", "task_runs", "logs", "artifacts")
@@ -28,6 +29,7 @@ def main(folder: Path, wishes: list[str]) -> None:
         assert api
         api.wait()
         quiet_prefect(settings.logs / "prefect.log")
+        leave_an_orphan(settings, toy)
         answers = []
         for wish in wishes:
             board = Board(Console(file=sys.stderr), ("tokenizer", "announce"))
@@ -41,6 +43,22 @@ def main(folder: Path, wishes: list[str]) -> None:
         drain_prefect()  # Asked below: what is on its way must have arrived.
         known = {kind: ask(f"{os.environ['PREFECT_API_URL']}/{kind}/filter") for kind in KINDS}
     print(json.dumps({"answers": answers, **known}))
+
+
+def leave_an_orphan(settings: Settings, flow: Any) -> None:
+    """Leave what a driver that was killed leaves: a record and a flow run that say that it runs."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    with get_client(sync_client=True) as client:
+        orphan = client.create_flow_run(
+            flow, name="orphan", parameters={"recipe_name": "x", "folder": "x"}, state=Running()
+        )
+    folder = settings.runs / "orphan"
+    folder.mkdir(parents=True)
+    stages = (StageEntry(name="sft"),)
+    record = RunRecord(run="orphan", recipe="x", began=0, config={}, flow_run_id=str(orphan.id), stages=stages)
+    (folder / "run.json").write_text(record.model_dump_json())
 
 
 def ask(url: str) -> Any:

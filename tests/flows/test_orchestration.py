@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from infra.journal import read_from
-from infra.runs import read_record
+from infra.runs import RunRecord, read_record
 from tests.flows.toy_flow import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         command, cwd=ROOT, env=environment(folder / "home"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    runs = sorted(f for f in (folder / "home" / "runs").iterdir() if not f.is_symlink())
+    runs = sorted((folder / "home" / "runs").glob("toy-*"))
     return SimpleNamespace(home=folder / "home", runs=runs, shown=done.stderr, **json.loads(done.stdout))
 
 
@@ -57,7 +57,7 @@ def test_task_runs_are_named_and_end_as_what_they_are(driven: SimpleNamespace) -
         ("announce", "Completed"): 2,
         ("refuse", "Failed"): 1,
     }
-    assert states(driven, "flow_runs") == {("toy", "Completed"): 2, ("toy", "Failed"): 1}
+    assert states(driven, "flow_runs") == {("toy", "Completed"): 2, ("toy", "Failed"): 1, ("orphan", "Crashed"): 1}
 
 
 def test_a_mistake_is_not_tried_again(driven: SimpleNamespace) -> None:
@@ -95,7 +95,12 @@ def test_each_run_is_on_record(driven: SimpleNamespace) -> None:
     assert records[0].arguments["vocab_size"] == 300
     assert records[2].error.startswith("the vocabulary")
     assert (driven.home / "runs" / "latest").resolve() == driven.runs[-1].resolve()
-    assert {record.flow_run_id for record in records} == {run["id"] for run in driven.flow_runs}
+    assert {record.flow_run_id for record in records} < {run["id"] for run in driven.flow_runs}
+
+
+def test_a_run_whose_driver_died_is_marked_killed_at_the_next_start(driven: SimpleNamespace) -> None:
+    record = RunRecord.model_validate_json((driven.home / "runs" / "orphan" / "run.json").read_text())
+    assert (record.status, record.stages[0].status) == ("killed", "stopped")
 
 
 def test_mlflow_catches_up_with_every_run_after_the_driver_is_gone(driven: SimpleNamespace) -> None:

@@ -123,7 +123,7 @@ def test_the_bundle_is_registered_by_reference_and_once(settings: Settings, jour
     follow(settings, journal.folder)
     client, _ = pages(settings)
     (version,) = client.search_model_versions("name='toy'")
-    assert version.source == "slipway:store/package-123/outputs/bundle"
+    assert version.source == "slipway:/store/package-123/outputs/bundle"
     assert version.tags["digest"] == BUNDLE["digest"]
     assert client.get_model_version_by_alias("toy", "served").version == version.version
     assert client.get_model_version_by_alias("toy", "candidate").version == version.version
