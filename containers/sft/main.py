@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from containers.checkpoints import newest
 from containers.contract import Adapter, Model, StageError
@@ -52,6 +53,7 @@ def run(config: Method, inputs: SFTInputs, out: Out) -> SFTOutputs:
 
 def prepare_machine(config: LessonsConfig) -> torch.device:
     """Fix threads, seeds and algorithms, so that the same bits come out; return the device."""
+    disable_progress_bar()  # the host draws its own from out.progress
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_for(config.device)
