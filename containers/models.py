@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from containers.contract import Speaker, StageError
+from containers.contract import CONVERTIBLE, Speaker, StageError
 from containers.formats import ChatFormat, identity_of
 
-ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM")
-"""What the quantize stage converts and llama.cpp serves."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -70,10 +68,10 @@ def check_model(source: Speaker | Path) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_weights(folder)
     named = (config.get("architectures") or ["none"])[0]
-    if named not in ARCHITECTURES:
+    if named not in CONVERTIBLE:
         raise StageError(
             f"{folder}/config.json: architecture {named} cannot be converted and served; "
-            f"use one of {', '.join(ARCHITECTURES)}"
+            f"use one of {', '.join(CONVERTIBLE)}"
         )
     if isinstance(source, Speaker):
         check_identity(source)

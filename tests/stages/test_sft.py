@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from containers.contract import Dataset, Model, StageError, digest_of
+from containers.contract import Adapter, Dataset, Model, StageError, digest_of
 from containers.formats import ChatFormat, Rendered
 from containers.models import check_model, load_model
 from containers.out import Out
@@ -24,6 +24,7 @@ from containers.sft.lessons import read_lessons
 from containers.sft.main import run
 from containers.sft.packing import Curriculum, attend_packed, lay_out
 from containers.sft.trainer import summed_loss
+from flows.recipe import load_recipe
 from tests.by_hand import ROOT, events, placed, run_by_hand, try_by_hand
 from tests.stages.toy_chat import CHATML, chats, question, write_chats, write_model
 
@@ -270,6 +271,22 @@ def test_what_a_cpu_cannot_do_is_said(tmp_path: Path, base: Model, data: Dataset
     said = [e["text"] for e in events(folder) if e["event"] == "log"]
     assert any("fp16 training needs a GPU" in line for line in said)
     assert any("paged_adamw_8bit is adamw_8bit" in line for line in said)
+
+
+def test_the_qwen_recipe_trains_a_qwen_shaped_checkpoint(tmp_path: Path) -> None:
+    """The recipe as it is, but for the threads and the checkpoint: 4 bits, r=8 on q_proj and v_proj, fp16 as can be."""
+    base = write_model(tmp_path / "base", shape="qwen2", dtype="bfloat16")
+    data = write_chats(tmp_path / "data", chats(24))
+    config = load_recipe("qwen-lora").sft.revise(threads=1, device="cpu")
+    made = run(config, SFTInputs(base=base, instructions=data), Out(tmp_path / "out"))
+    assert isinstance(made.model, Adapter) and made.model.base == base.digest
+    weights = load_file(made.model.path / "adapter_model.safetensors")
+    assert {name.split(".")[-3] for name in weights} == {"q_proj", "v_proj"}
+    assert {min(tensor.shape) for tensor in weights.values()} == {8}
+    assert json.loads((made.model.path / "adapter_config.json").read_text())["lora_alpha"] == 32
+    rates = curve(tmp_path / "out", "learning_rate")
+    assert rates == sorted(rates) and rates[-1] <= 2e-4 * 6 / 100  # still warming up after 6 steps
+    assert any("fp16 training needs a GPU" in e["text"] for e in events(tmp_path / "out") if e["event"] == "log")
 
 
 # What survives
