@@ -1,11 +1,11 @@
 """Look after the store: free what no run needs, and say what is damaged."""
 
-import shutil
 from pathlib import Path
 
 from rich.console import Console
 
 from infra.journal import is_driven
+from infra.prune import Waste, discard, waste
 from infra.runs import read_record
 from infra.service import service_status
 from infra.settings import Settings
@@ -21,16 +21,14 @@ def prune_store(keep: int, dry_run: bool) -> None:
     old = [run for run in runs[:-keep] if not is_driven(run)]
     kept = [run for run in runs if run not in old]
     used = {entry.address for run in kept for entry in read_record(run).stages} | served(settings)
-    store = Store(settings.store)
-    unused = [store.root / address for address in store.addresses() if address not in used]
-    unused += sorted(store.root.glob("*.damaged"))
-    freed = 0
-    for folder in (*old, *unused):
-        size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
-        freed += size
-        print(f"{'would remove' if dry_run else 'removed'} {folder.name} ({size / 1e6:.1f} MB)")
+    doomed = [*(Waste(run, "an older run") for run in old), *waste(settings, used)]
+    freed = sum(each.bytes for each in doomed)
+    for each in doomed:
+        print(
+            f"{'would remove' if dry_run else 'removed'} {each.folder.name} ({each.bytes / 1e6:.1f} MB): {each.reason}"
+        )
         if not dry_run:
-            shutil.rmtree(folder)
+            discard(each.folder)
     print(f"{freed / 1e6:.1f} MB {'would be' if dry_run else ''} freed; {len(kept)} runs kept".replace("  ", " "))
 
 
