@@ -15,6 +15,7 @@ from containers.data.contract import DataConfig
 from containers.data.fitting import texts_of
 from containers.data.page import page_of
 from containers.data.reading import Reader
+from containers.data.spool import Tick
 from containers.out import Out
 
 SAMPLES = 3
@@ -34,11 +35,12 @@ class Card:
     steps: dict[str, int]
     rejects: Counter[str]
     rows: dict[str, int]
+    tick: Tick
 
 
 def write_card(card: Card, folder: Path, out: Out) -> None:
     """Write card.json and card.html from the counts and the finished dataset in `folder`."""
-    tally = Tally.of(folder)
+    tally = Tally.of(folder, sum(card.rows.values()), card.tick)
     values: dict[str, Any] = {
         "role": card.role,
         "steps": card.steps,
@@ -71,7 +73,7 @@ class Tally:
     samples: list[str]
 
     @classmethod
-    def of(cls, folder: Path) -> "Tally":
+    def of(cls, folder: Path, total: int, tick: Tick) -> "Tally":
         """Read every shard, one batch at a time."""
         tally = cls(Counter(), Counter(), dict.fromkeys(SPLITS, 0), Counter(), [])
         for split in SPLITS:
@@ -79,6 +81,7 @@ class Tally:
                 with pq.ParquetFile(shard) as rows:
                     for batch in rows.iter_batches(BATCH_ROWS):
                         tally.count(split, batch)
+                        tick(tally.tasks.total(), total, "rows counted")
         return tally
 
     def count(self, split: Split, batch: pa.RecordBatch) -> None:

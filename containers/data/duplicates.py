@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import rensa
 
+from containers.data.spool import Tick
 from containers.data.words import Words, mixed, runs
 
 PERMUTATIONS, BANDS = 128, 16
@@ -29,8 +30,9 @@ Indices = npt.NDArray[np.int64]
 class Signatures:
     """Columns of numbers on disk, one file each, appended batch by batch."""
 
-    def __init__(self, folder: Path) -> None:
-        """Begin empty in `folder`."""
+    def __init__(self, folder: Path, tick: Tick) -> None:
+        """Begin empty in `folder`; `tick` hears how far the search for near copies is."""
+        self.tick = tick
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"band-{band:02d}" for band in range(BANDS)]
         self.paths = {name: folder / name for name in ("exact", "rows", "bytes", *names)}
@@ -93,6 +95,7 @@ def near_copies(signatures: Signatures, similarity: float, total: int, gone: Mas
     alive = ~gone[rows]
     with signatures.paths["bytes"].open("rb") as stream:
         for band in range(BANDS):
+            signatures.tick(band, BANDS, "bands compared")
             hashes = signatures.column(f"band-{band:02d}", np.uint64)
             for earlier, later in candidates(hashes, np.flatnonzero(alive)):
                 unseen = ~copies[rows[later]]

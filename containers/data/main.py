@@ -50,9 +50,13 @@ def prepare(config: DataConfig, inputs: DataInputs, out: Out) -> DataOutputs:
         raise StageError(f"data.{inputs.role} names no sources: add one with path, hub or builtin")
     held_out = HeldOut.of(inputs.held_out, config.decontaminate_words)
     reader = Reader(inputs.role, config, out.work, out.say)
-    with Signatures(out.work / "signatures") as signatures, Spool(out.work / "spool", inputs.role) as spool:
+    tick = Paced(out)
+    with (
+        Signatures(out.work / "signatures", tick) as signatures,
+        Spool(out.work / "spool", inputs.role, tick) as spool,
+    ):
         cleaner = Cleaner(inputs.role, config, held_out, spool, signatures)
-        rejects = stream(reader, cleaner, inputs, out)
+        rejects = stream(reader, cleaner, inputs, tick)
     refuse_the_rejected(rejects, cleaner.census.read, config, inputs.role)
     marks = spool.read_marks()
     exact, near = duplicates(signatures, config, len(marks))
@@ -78,17 +82,31 @@ def prepare(config: DataConfig, inputs: DataInputs, out: Out) -> DataOutputs:
     rows = shards.write(spool, folder, marks["split"], copies, tails)
     out.say(f"data.{inputs.role}: {said(steps)}; written: {said(rows)}")
     out.record(**steps, **{f"rows_{split}": count for split, count in rows.items()})
-    write_card(Card(inputs.role, config, reader, census, steps, rejects, rows), folder, out)
+    write_card(Card(inputs.role, config, reader, census, steps, rejects, rows, tick), folder, out)
     return DataOutputs(dataset=Dataset.of(folder, role=inputs.role, rows=rows))
 
 
-def stream(reader: Reader, cleaner: Cleaner, inputs: DataInputs, out: Out) -> Counter[str]:
+class Paced:
+    """Passes progress on, at most every PROGRESS_SECONDS."""
+
+    def __init__(self, out: Out) -> None:
+        """Speak through `out`."""
+        self.out = out
+        self.last = time.monotonic()
+
+    def __call__(self, done: float, total: float, unit: str) -> None:
+        """Tell of progress if it is time to."""
+        if time.monotonic() - self.last > PROGRESS_SECONDS:
+            self.last = time.monotonic()
+            self.out.progress(done, max(done, total), unit)
+
+
+def stream(reader: Reader, cleaner: Cleaner, inputs: DataInputs, tick: Paced) -> Counter[str]:
     """Send every row through the cleaner and every reject to rejects.jsonl; return rejects by reason."""
     reasons: Counter[str] = Counter()
     folders = {int(index): files.path for index, files in inputs.files.items()}
     total = sum(file.stat().st_size for folder in folders.values() for file in folder.rglob("*") if file.is_file())
-    last = time.monotonic()
-    with (out.card / "rejects.jsonl").open("w", encoding="utf-8") as sheet:
+    with (tick.out.card / "rejects.jsonl").open("w", encoding="utf-8") as sheet:
         for index, source in enumerate(reader.config.sources):
             for item in reader.read(index, source, folders.get(index)):
                 if isinstance(item, Reject):
@@ -96,13 +114,8 @@ def stream(reader: Reader, cleaner: Cleaner, inputs: DataInputs, out: Out) -> Co
                     reasons[QUOTED.sub("...", item.reason)] += 1
                 else:
                     cleaner.add(item)
-                if time.monotonic() - last > PROGRESS_SECONDS:
-                    last = time.monotonic()
-                    out.progress(
-                        reader.bytes_read / 1e6, max(total, reader.bytes_read) / 1e6, "MB", rows=cleaner.census.read
-                    )
+                tick(reader.bytes_read / 1e6, total / 1e6, "MB")
     cleaner.flush()
-    out.progress(total / 1e6, total / 1e6, "MB", rows=cleaner.census.read)
     return reasons
 
 

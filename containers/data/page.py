@@ -19,8 +19,9 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: .25rem .6rem
   border-bottom: 1px solid var(--line); vertical-align: top; } th { font-weight: 600; color: var(--dim); font-size:
 .85rem; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; width: 6rem; }
-td.bar { width: 45%; } .bar i { display: block; height: .7rem; border-radius: 2px; background: var(--bar);
-min-width: 1px; }
+td.bar { width: 45%; vertical-align: middle; }
+.bar i { display: block; height: .7rem; border-radius: 2px; background: var(--bar);
+min-width: 2px; }
 .lost i { background: var(--lost); } .scroll { overflow-x: auto; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--line); padding: .1rem .8rem;
 margin: .6rem 0; }
@@ -28,7 +29,8 @@ margin: .6rem 0; }
 {% macro bars(rows, lost=[]) %}{% set top = [rows | map(attribute=1) | max, 1] | max %}
 <table>{% for name, count in rows %}<tr{% if name in lost %} class="lost"{% endif %}><td>
 {{ name | replace("_", " ") }}</td>
-<td class="n">{{ "{:,}".format(count) }}</td><td class="bar"><i style="width:{{ 100 * count / top }}%"></i></td></tr>
+<td class="n">{{ "{:,}".format(count) }}</td>
+<td class="bar">{% if count %}<i style="width:{{ 100 * count / top }}%"></i>{% endif %}</td></tr>
 {% endfor %}</table>{% endmacro %}
 <h1>{{ role | capitalize }}</h1>
 <p>{{ "{:,}".format(steps.kept) }} of {{ "{:,}".format(steps.read) }} rows kept:
@@ -47,7 +49,7 @@ margin: .6rem 0; }
 {% if rejects %}<h2>Why rows were rejected</h2><p>Each with its file and line in rejects.jsonl.</p>
 {{ bars(rejects.items() | list) }}{% endif %}
 {% if quality %}<h2>Which filter dropped a document</h2>{{ bars(quality.items() | list) }}{% endif %}
-{% if changed %}<h2>What was changed in rows that stayed</h2>{{ bars(changed.items() | list) }}{% endif %}
+{% if changed %}<h2>What was changed in rows on the way</h2>{{ bars(changed.items() | list) }}{% endif %}
 <h2>Personal data</h2>
 <p>{% if pii.mode == "off" %}Not looked for.{% elif not pii.found %}None found.{% else %}
 {{ "{:,}".format(pii.rows) }} rows hold some;

@@ -21,11 +21,16 @@ MARKS = np.dtype(
 """Per row: hash of its texts, hash of its question, characters, split, index of its source, made by a world."""
 
 
+Tick = Callable[[float, float, str], None]
+"""Hears (done, total, unit) of long work, so that nobody takes it for stalled."""
+
+
 class Spool:
     """Rows as Arrow batches in one file, and beside it what is known of each."""
 
-    def __init__(self, folder: Path, role: Role) -> None:
-        """Begin empty in `folder`."""
+    def __init__(self, folder: Path, role: Role, tick: Tick) -> None:
+        """Begin empty in `folder`; `tick` hears how far each reading of it is."""
+        self.tick = tick
         folder.mkdir(parents=True, exist_ok=True)
         self.schema = schema_of(role)
         self.rows_file = folder / "rows.arrow"
@@ -63,6 +68,7 @@ class Spool:
                 batch = reader.get_batch(number)
                 write(place, batch)
                 place += batch.num_rows
+                self.tick(place, self.total, "rows written")
 
 
 def hash_of(text: str) -> int:

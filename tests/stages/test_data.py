@@ -5,17 +5,24 @@ import gzip
 import io
 import json
 import lzma
+import re
 import resource
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import strategies as st
 
-from containers.contract import Dataset, Files, Role, digest_of
+from containers.contract import Dataset, Files, Role, StageError, digest_of
 from containers.data.contract import DataConfig, DataInputs, SourceConfig
+from containers.data.reading import Read, Reader
+from containers.data.words import words_of
 from containers.entrypoint import main
 from containers.formats import rows_of, schema_of
 from tests.by_hand import ROOT, logged, placed, run_by_hand, try_by_hand
@@ -436,14 +443,11 @@ def test_exact_and_near_duplicates_are_dropped_and_others_are_not(tmp_path: Path
 
 
 def test_estimated_similarity_follows_true_similarity(tmp_path: Path) -> None:
-    import numpy as np
-
     from containers.data.duplicates import Signatures, resemblance
-    from containers.data.words import words_of
 
     changes = [0, 5, 10, 20, 40, 80, 120]
     texts = [long_text(1, changed) for changed in changes]
-    with Signatures(tmp_path) as signatures:
+    with Signatures(tmp_path, lambda *_: None) as signatures:
         signatures.add_near(np.arange(len(texts)), words_of(texts))
     true = [(196 - min(c + 4, 196) + (4 if c == 0 else 0)) / (196 + (c + 0 if c else 0)) for c in changes]
     with signatures.paths["bytes"].open("rb") as stream:
@@ -665,10 +669,51 @@ def test_real_files_are_read_as_they_are(
         assert not any("<|endoftext|>" in turn["content"] for row in made.rows() for turn in row["messages"])
 
 
+SYLLABLES = st.sampled_from(["a", "bb", "B", "cc9", "\u00e9t\u00e9", "d_e", "\n", "-", "x"])
+NAMES = ("d", "d.txt", "d.jsonl", "d.json", "d.csv", "d.parquet", "d.html", "d.jsonl.gz", "d.txt.zst")
+PIECES = st.sampled_from(
+    [b'{"text": "', b'"}', b"\n", b"[", b"]", b",", b'"', b"a,b\n", b"\n\nHuman: ", b"\xff\xfe", b"\0", b"\\ud800",
+     b'{"prompt": 1, "completion": [', b"<html>", b"= = x", b"PAR1", b"\x1f\x8b", gzip.compress(b'{"text": "boats"}\n')]
+)  # fmt: skip
+
+
+@hypothesis.settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@hypothesis.given(
+    st.sampled_from(NAMES),
+    st.sampled_from(["corpus", "instructions", "preferences", "problems"]),
+    st.lists(st.one_of(PIECES, st.binary(max_size=20), st.text(max_size=20).map(str.encode)), max_size=12),
+)
+def test_no_bytes_crash_a_reader(name: str, role: Role, pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(b"".join(pieces))
+        reader = Reader(role, DataConfig(), Path(folder), lambda _: None)
+        try:
+            found = list(reader.read(0, SourceConfig(path="x"), Path(folder)))
+        except StageError as error:
+            assert name in str(error)
+            return
+    columns = [[read.row.get(f.name) for read in found if isinstance(read, Read)] for f in schema_of(role)]
+    pa.Table.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, schema_of(role), strict=True)], schema_of(role).names
+    )
+
+
+@hypothesis.settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@hypothesis.given(
+    st.lists(st.lists(st.sampled_from(["a", "bb", "B", "cc9", "été", "d_e", "\n", "-", "x"]), max_size=9), max_size=5)
+)
+def test_words_are_equal_exactly_where_their_hashes_are(texts: list[list[str]]) -> None:
+    joined = [" ".join(text) for text in texts]
+    plain = [re.findall(r"[^\W_]+", text.casefold()) for text in joined]
+    words = words_of(joined)
+    assert np.diff(words.offsets).tolist() == [len(text) for text in plain]
+    flat = [word for text in plain for word in text]
+    assert [flat.index(word) for word in flat] == [words.hashes.tolist().index(h) for h in words.hashes.tolist()]
+
+
 def write_corpus(file: Path, size: int) -> None:
     """Write `size` bytes of JSON lines of random words, 2% of them copies, 2% nearly so."""
-    import numpy as np
-
     noise = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     vocabulary = np.array(["".join(noise.choice(letters, size=n)) for n in noise.integers(2, 11, 30000)], dtype=object)
