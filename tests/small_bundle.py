@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import gguf
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -15,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from containers.contract import Bundle, Quantized
 from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
+from containers.quantize.gguf_writer import write_gguf
 from tests.by_hand import run_by_hand
 
 CONTEXT = 384
@@ -46,7 +46,10 @@ def small_quantized() -> Quantized:
     folder = Path(tempfile.mkdtemp(prefix="small-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_tokenizer(folder)
-    write_gguf(learn(folder), folder)
+    with tempfile.TemporaryDirectory() as parent:
+        learn(folder).save_pretrained(parent)
+        shutil.copytree(folder, parent, dirs_exist_ok=True)
+        write_gguf(Path(parent), folder / "model.gguf", "f16")
     return Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
 
 
@@ -98,32 +101,6 @@ def learn(folder: Path) -> LlamaForCausalLM:
     return model.eval()
 
 
-def write_gguf(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write the model the way llama.cpp reads a Llama: q and k rows in its rotary order."""
-    config, weights = model.config, {name: w.detach() for name, w in model.state_dict().items()}
-    writer = gguf.GGUFWriter(str(folder / "model.gguf"), "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
-    write_vocabulary(writer, folder)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for name, tensor in weights.items():
-        rotary = next((count for part, count in heads.items() if part in name), None)
-        values = tensor if rotary is None else in_rotary_order(tensor, rotary)
-        kind = torch.float32 if values.dim() == 1 else torch.float16
-        writer.add_tensor(names.get_name(name, (".weight",)), values.to(kind).contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @functools.cache
 def small_bundle() -> Bundle:
     """Return the model packaged; made once per test session. Copy it before changing anything."""
@@ -133,20 +110,3 @@ def small_bundle() -> Bundle:
     outputs, _ = run_by_hand(folder, "package", config, PackageInputs(quantized=small_quantized()))
     bundle: Bundle = outputs.bundle
     return bundle
-
-
-def in_rotary_order(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_vocabulary(writer: gguf.GGUFWriter, folder: Path) -> None:
-    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]
-    words = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(words)
-    writer.add_token_types([gguf.TokenType.CONTROL if i < 3 else gguf.TokenType.NORMAL for i in range(len(words))])
-    writer.add_token_merges([" ".join(pair) for pair in vocabulary["merges"]])
-    writer.add_eos_token_id(0)
-    writer.add_eot_token_id(2)
-    writer.add_chat_template(TEMPLATE)
