@@ -125,11 +125,14 @@ def entered(home: Path, parents: int, seconds: float = 90) -> list[tuple[Any, ..
 
 def test_ctrl_c_stops_the_stage_at_once_and_all_that_was_started(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    command = [*DRIVE, str(tmp_path / "corpus"), "8000:400000"]
+    command = [*DRIVE, str(tmp_path / "corpus"), "8000:120000"]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment(home), stderr=subprocess.PIPE, text=True)
-    family = wait_for_stage(home, driver)
-    driver.send_signal(signal.SIGINT)
-    _, errors = driver.communicate(timeout=60)
+    try:
+        family = wait_for_stage(home, driver)
+        driver.send_signal(signal.SIGINT)
+        _, errors = driver.communicate(timeout=120)
+    finally:
+        driver.kill()
     assert driver.returncode != 0
     _, alive = psutil.wait_procs([process for process in family if "infra.relay" not in command_of(process)], timeout=5)
     assert not alive, [command_of(process) for process in alive]
@@ -139,7 +142,7 @@ def test_ctrl_c_stops_the_stage_at_once_and_all_that_was_started(tmp_path: Path)
     assert ("tokenizer", "KILLED") in {(name, status) for name, status, _ in entered(home, parents=1)}
 
 
-def wait_for_stage(home: Path, driver: "subprocess.Popen[str]", seconds: float = 120) -> list[psutil.Process]:
+def wait_for_stage(home: Path, driver: "subprocess.Popen[str]", seconds: float = 240) -> list[psutil.Process]:
     """Return every process of the driver's family once its stage has begun to work."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and driver.poll() is None:
