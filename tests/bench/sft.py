@@ -45,8 +45,8 @@ SHAPES = {
             "num_attention_heads": 6, "num_key_value_heads": 6, "max_position_embeddings": 1024},
 }  # fmt: skip
 WORLDS = ("desk", "travel", "shop", "facts", "harm", "talk")
-BATCH, THREADS, WARM = 8, 2, 2
-STEPS = {"tiny": 40, "12m": 14}
+BATCH, THREADS, WARM = 32, 2, 2
+STEPS = {"tiny": 16, "12m": 9}
 RATE = 1e-3
 
 
