@@ -28,14 +28,14 @@ class Yardstick:
 
     @classmethod
     def of(cls, rows: Rows, max_tokens: int, micro_batch_size: int, chat: ChatFormat) -> "Yardstick":
-        """Take rows in order until `max_tokens` positions."""
+        """Take any rows (packing has sorted them by length) until `max_tokens` positions."""
         count = min(len(rows), max(1, max_tokens // rows.length))
+        chosen = np.random.default_rng(0).permutation(len(rows))[:count]
         widths = byte_lengths(chat)
         control = np.array(sorted(chat.control_ids))
         batches, size = [], 0
         for first in range(0, count, micro_batch_size):
-            numbers = np.arange(first, min(count, first + micro_batch_size))
-            batch = rows.take(numbers, micro_batch_size)
+            batch = rows.take(chosen[first : first + micro_batch_size], micro_batch_size)
             targets = batch.targets.numpy()
             targets[np.isin(targets, control)] = IGNORED
             size += int(widths[targets[targets != IGNORED]].sum())

@@ -13,7 +13,8 @@ from containers.contract import Dataset, Split, StageError
 from containers.formats import ChatFormat
 from containers.out import Out
 
-BATCH_ROWS, SAMPLE_ROWS, MARGIN = 1_000, 2_000, 1.2
+BATCH_ROWS, SAMPLE_ROWS, SAMPLE_CHARACTERS, MARGIN = 1_000, 500, 4_000, 1.2
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,28 @@ def tokenize(corpus: Dataset, split: Split, max_tokens: int, chat: ChatFormat, o
                 stream.write(np.array([*encoding.ids, end], dtype=kind).tobytes())
                 lengths.append(len(encoding.ids) + 1)
             out.progress(done, total, "documents")
-    if not lengths:
-        raise StageError(f"the {split} split of the corpus has no text: give more `data.corpus` sources")
+    if max(lengths, default=0) < 2:
+        raise StageError(f"the {split} split of the corpus has no text to learn from: give more `data.corpus` sources")
     return Documents(np.memmap(file, dtype=kind, mode="r"), np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def share_to_read(shards: list[Path], max_tokens: int, chat: ChatFormat) -> float:
-    """Return the share of the documents that holds `max_tokens`, with a margin, judged by the first 2,000."""
+    """Return the share of the documents that holds `max_tokens`, with a margin, judged by how the first 500 begin."""
     size = sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in columns(shards))
-    sample = next(drawn(shards, 1.0, SAMPLE_ROWS), (0, []))[1]
-    per_token = sum(len(t.encode()) for t in sample) / max(1, sum(len(chat.encode(t)) + 1 for t in sample))
+    sample = [text[:SAMPLE_CHARACTERS] for text in next(drawn(shards, 1.0, SAMPLE_ROWS), (0, []))[1]]
+    per_token = sum(len(t.encode()) for t in sample) / max(1, sum(len(chat.encode(t)) for t in sample))
     return min(1.0, MARGIN * max_tokens * per_token / max(1, size))
 
 
 def drawn(shards: list[Path], share: float, rows: int = BATCH_ROWS) -> Iterator[tuple[int, list[str]]]:
-    """Yield (rows seen, non-empty texts): each row is taken with probability `share`, the same ones every time."""
-    draw, seen = np.random.default_rng(0), 0
+    """Yield (rows seen, non-empty texts) of a `share` of the rows, the first among them.
+
+    Row i is taken when the fraction of i x golden ratio is below `share` (Weyl's sequence): spread evenly, and out of
+    step with any order in which sources alternate.
+    """
+    seen = 0
     for column in columns(shards, rows):
-        taken = np.flatnonzero(draw.random(len(column)) < share)
+        taken = np.flatnonzero(np.arange(seen, seen + len(column)) * GOLDEN % 1 < share)
         seen += len(column)
         yield seen, [text for text in column.take(taken).to_pylist() if text]
 

@@ -78,16 +78,20 @@ class Training:
     def report(self, step: int, taken: Step, rate: float, pace: Pace) -> None:
         """Tell how it goes; raises StageError when the loss is no longer a number."""
         loss, norm = float(taken.nats), float(taken.gradient_norm)
-        if not math.isfinite(loss):
+        # fp16's scaler skips steps whose gradient overflows, and tries again with a smaller scale.
+        skipped = not math.isfinite(norm) and self.engine.scaler.is_enabled()
+        if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
             raise StageError(
-                f"the loss is {loss} at step {step:,} of {self.schedule.steps:,}: lower pretrain.learning_rate "
-                f"({self.engine.config.learning_rate:g}) or raise warmup_share; the last committed checkpoint stays"
+                f"loss {loss}, gradient {norm} at step {step:,} of {self.schedule.steps:,}: lower "
+                f"pretrain.learning_rate ({self.engine.config.learning_rate:g}) or raise warmup_share; "
+                "the last committed checkpoint stays"
             )
         speed = pace.per_second()
         self.out.progress(step, self.schedule.steps, "steps", loss=loss, tokens_per_second=speed)
-        self.out.metrics(step, loss=loss, learning_rate=rate, gradient_norm=norm, tokens_per_second=speed)
+        point = {"loss": loss, "learning_rate": rate} | ({} if skipped else {"gradient_norm": norm})
+        self.out.metrics(step, **point, tokens_per_second=speed)
         if self.on_curve(step):
-            self.history["curve"].append({"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm})
+            self.history["curve"].append({"step": step, **point})
 
     def look(self, step: int) -> None:
         """Measure and question the model where the schedule says so and it has not been done yet."""

@@ -4,7 +4,6 @@ By hand: python -m containers.entrypoint FOLDER   (request.json with stage "toke
 """
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from containers.tokenizer.contract import TokenizerConfig, TokenizerInputs, Toke
 from containers.tokenizer.folder import save
 
 BATCH_ROWS = 1_000
+GOLDEN = (5**0.5 - 1) / 2
 
 
 def run(config: TokenizerConfig, inputs: TokenizerInputs, out: Out) -> TokenizerOutputs:
@@ -33,26 +33,25 @@ def run(config: TokenizerConfig, inputs: TokenizerInputs, out: Out) -> Tokenizer
     save(bpe, folder)
     card = describe(ChatFormat.load(folder), inputs.corpus)
     out.record(vocab_size=card["vocab_size"], bytes_per_token=card["bytes_per_token"])
-    out.write_card(**card, trained_share=float(share))
+    out.write_card(**card, trained_share=share)
     out.say(f"{found:,} tokens; {card['bytes_per_token']:.2f} bytes per token on {card['measured_on']}")
     return TokenizerOutputs(tokenizer=Tokenizer.of(folder, **identity_of(folder)))
 
 
-def share_to_read(corpus: Dataset, config: TokenizerConfig) -> Fraction:
+def share_to_read(corpus: Dataset, config: TokenizerConfig) -> float:
     """Return which share of the documents holds `sample_bytes`; raises StageError when there is no text."""
     size = sum(pc.sum(pc.binary_length(batch)).as_py() or 0 for batch in columns(corpus))
     if not size:
         raise StageError(f"the train split of the corpus ({corpus.path.name}) has no text: give `data.corpus` sources")
-    return min(Fraction(1), Fraction(config.sample_bytes, size))
+    return min(1.0, config.sample_bytes / size)
 
 
-def texts(corpus: Dataset, share: Fraction, out: Out) -> Iterator[list[str]]:
-    """Yield batches of documents, every 1/share-th one, reporting progress."""
+def texts(corpus: Dataset, share: float, out: Out) -> Iterator[list[str]]:
+    """Yield batches of documents, a `share` of them, reporting progress."""
     done = 0
     for batch in columns(corpus):
-        rows = range(done, done + len(batch))
-        # Row i is taken when the running total i * share crosses an integer: even over the whole split.
-        taken = [i - done for i in rows if (i + 1) * share // 1 > i * share // 1]
+        # Weyl's sequence: an even share of the rows, the first among them, out of step with alternating sources.
+        taken = [i for i in range(len(batch)) if (done + i) * GOLDEN % 1 < share]
         yield [text for text in batch.take(taken).to_pylist() if text]
         done += len(batch)
         out.progress(done, corpus.rows.get("train", done), "rows")

@@ -1,5 +1,6 @@
 """The pretrain stage: nothing leaks between documents, the same bits every time, exact after a kill."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -294,6 +295,30 @@ def test_a_small_budget_reads_an_even_share_of_the_corpus(chat, tmp_path):
     few = tokenize(corpus, "train", 20_000, chat, out).lengths
     assert 20_000 <= few.sum() < 30_000
     assert few.tolist() == tokenize(corpus, "train", 20_000, chat, out).lengths.tolist()
+
+
+def test_a_few_long_documents_are_enough(chat, tmp_path):
+    """However small the budget, something is drawn; and long documents are cut into rows without loss."""
+    corpus = dataset_of(tmp_path / "corpus", train=[" ".join(stories(200, seed)) for seed in range(3)])
+    read = tokenize(corpus, "train", 100, chat, Out(tmp_path / "stage"))
+    assert len(read.lengths) == 1
+    rows = Rows(read, 64)
+    assert rows.tokens == read.lengths[0] - 1
+    assert rows.padding < 64 / rows.tokens
+
+
+def test_an_overflowing_gradient_stops_the_run_before_it_is_saved(inputs, tmp_path, monkeypatch):
+    config = TINY.revise(checkpoint_seconds=0.0, max_tokens=4_000)
+    step = Engine.step
+
+    def overflow(self, batches, learning_rate):
+        taken = step(self, batches, learning_rate)
+        return dataclasses.replace(taken, gradient_norm=taken.gradient_norm * math.inf)
+
+    with monkeypatch.context() as patched, pytest.raises(StageError, match="gradient inf at step 1"):
+        patched.setattr(Engine, "step", overflow)
+        run(config, inputs, Out(tmp_path))
+    assert not list((tmp_path / "work").glob("checkpoint-*"))
 
 
 # Continuing
