@@ -11,7 +11,7 @@ ASKS = ("What is {sum}?", "How much is {sum}?", "Calculate {sum}.", "Work out {s
 FORMS = ("{a} {sign} {b}", "{a}{sign}{b}", "{a} {word} {b}")
 WORDS = {"add": ("+", "plus"), "subtract": ("-", "minus"), "multiply": ("x", "times"), "divide": ("/", "divided by")}
 WORKED = {"add": added, "subtract": taken, "multiply": multiplied, "divide": divided}
-LINES = (10, 18)
+LINES = (8, 14)
 """Sums in a drill: the tables need many looks, and here each costs a line."""
 
 
@@ -29,7 +29,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
     """Return the two numbers of a sum that belong to `split`; half of the training sums are within the tables."""
     if kind in ("add", "subtract"):
-        top = rng.choice((9, 49)) if split == "train" else 49
+        top = rng.choice((9, 29)) if split == "train" else 29
         sign = "+" if kind == "add" else "-"
         pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: owner(sign, *ab), split)
         return pair if kind == "subtract" or rng.random() < 0.5 else pair[::-1]
@@ -47,16 +47,19 @@ def descending(a: int, b: int) -> tuple[int, int]:
 
 
 def document(rng: Random, split: Split) -> str:
-    """Return a talk with sums, or a drill: sums line by line."""
-    if rng.random() < 0.5:
+    """Return a talk with sums, or a drill: sums line by line, every second drill as a quiz."""
+    if rng.random() < 0.35:
         return dialogue_of(rng, split, exchange, 6)
     kinds = rng.choices(tuple(WORDS), k=rng.randint(*LINES))
-    return "\n".join(WORKED[kind](*numbers(rng, kind, split)) for kind in kinds)
+    sums = [WORKED[kind](*numbers(rng, kind, split)) for kind in kinds]
+    if rng.random() < 0.5:
+        sums = [f"{line.partition(' = ')[0]} = ? {line}" for line in sums]
+    return "\n".join(sums)
 
 
 WORLD = World(
     "arithmetic",
-    {"corpus": 3000, "instructions": 1000, "problems": 1000},
+    {"corpus": 3000, "instructions": 1400, "problems": 1000},
     held_out=160,
     exchange=exchange,
     document=document,

@@ -7,6 +7,7 @@ from containers.data.worlds.cast import CAST, CHOICES, Hero, told
 from containers.data.worlds.world import World, sentence
 
 WEATHER = ("sunny", "rainy", "windy", "foggy", "warm", "cold", "quiet", "grey", "bright")
+RIDES = ("train", "bus", "ship", "tram", "ferry", "coach", "express train", "night bus", "fast train", "car")
 TIMES = ("morning", "afternoon", "evening", "day", "Sunday", "Monday", "Friday")
 STARTS = (
     "One {weather} {time}, {name} went out early.",
@@ -14,6 +15,7 @@ STARTS = (
     "On a {weather} {time}, {name} could not find any rest.",
     "{name} woke up on a {weather} {time} and smiled.",
     "That {weather} {time} began like any other for {name}.",
+    "On a {weather} {time}, {name} came home by {ride}.",
 )
 THINGS = (
     "key",
@@ -30,6 +32,13 @@ THINGS = (
     "flute",
     "boot",
     "scarf",
+    "pen",
+    "cup",
+    "kite",
+    "rope",
+    "puzzle",
+    "candle",
+    "drum",
 )
 PLACES = (
     "under the bridge",
@@ -109,6 +118,7 @@ def story(rng: Random) -> str:
         "thing": rng.choice(THINGS),
         "place": rng.choice(PLACES),
         "weather": rng.choice(WEATHER),
+        "ride": rng.choice(RIDES),
         "time": rng.choice(TIMES),
         "pet2": rng.choice(("fox", "bird", "lamb", "owl")),
     }
@@ -130,4 +140,4 @@ def facts_of(rng: Random, hero: Hero, count: int) -> list[str]:
     return [sentence(clause) + "." for clause in clauses]
 
 
-WORLD = World("stories", {"corpus": 1200}, held_out=60, document=document)
+WORLD = World("stories", {"corpus": 900}, held_out=60, document=document)

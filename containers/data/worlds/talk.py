@@ -88,7 +88,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "talk",
-    {"corpus": 200, "instructions": 240},
+    {"corpus": 150, "instructions": 240},
     held_out=0,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 3),

@@ -13,14 +13,15 @@ T = TypeVar("T")
 RUN = 13
 """Words: a training row that shares a run this long with a test row is not made (decontamination would drop it)."""
 
+KNOWN = (
+    "Mia", "Tom", "Nora", "Ben", "Lily", "Sam", "Zoe", "Max", "Emma", "Leo", "Anna", "Jack", "Ruth", "Paul", "Kate",
+    "Finn", "Maya", "Luke", "Sara", "Owen", "Ella", "Noah", "Rosa", "Dan", "Ivy", "Adam", "June", "Carl", "Ned",
+)  # fmt: skip
 NAMES: dict[Split, tuple[str, ...]] = {
-    "train": (
-        "Mia", "Tom", "Nora", "Ben", "Lily", "Sam", "Zoe", "Max", "Emma", "Leo", "Anna", "Jack", "Ruth", "Paul", "Kate",
-        "Finn", "Maya", "Luke", "Sara", "Owen", "Ella", "Noah", "Rosa", "Dan", "Ivy", "Adam", "June", "Carl", "Ned",
-    ),
-    "validation": ("Vera", "Hugo", "Tess", "Ravi", "Jill", "Omar"),
+    "train": KNOWN,
+    "validation": KNOWN,
     "test": ("Edith", "Marco", "Priya", "Oscar", "Gwen", "Tariq", "Wanda", "Felix"),
-}  # fmt: skip
+}
 """First names of people in questions; a test question is about people that no training row knows."""
 
 
