@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-HARNESS = {"containers", "containers.code", "containers.entrypoint", "containers.server"}
+HARNESS = {"containers", "containers.code", "containers.entrypoint", "containers.processes", "containers.server"}
 """What carries a stage without shaping its result."""
 KEEL = ("containers.contract", "containers.out")
 

@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # A pool of OpenMP threads, once used, does
 from containers.contract import Config, Dataset, Frozen, Model, Stage
 from containers.formats import identity_of
 from containers.out import Out
-from containers.server import redirect
+from containers.processes import redirect
 from containers.sft.contract import STAGE as SFT
 from containers.sft.contract import FullConfig, SFTInputs
 from containers.tokenizer.contract import STAGE as TOKENIZER

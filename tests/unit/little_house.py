@@ -352,7 +352,7 @@ class LittleHouse:
     def pids(self, count: int) -> list[int]:
         """Return the process ids that the running probe wrote down, once it has."""
         for _ in range(600):
-            found = [f.read_text().split() for f in self.home.glob("staging/*/work/pids")]
+            found = [f.read_text().split() for f in self.home.glob("staging/**/pids")]
             if found and len(found[0]) == count:
                 return [int(pid) for pid in found[0]]
             time.sleep(0.05)

@@ -149,7 +149,7 @@ def test_no_library_wakes_the_gpu_when_it_is_imported():
     """A fork survives anything but CUDA: what the server imports must not have initialised it."""
     program = """
 import importlib, sys
-from containers.server import gpu_is_awake
+from containers.processes import gpu_is_awake
 for module in sys.argv[1:]:
     importlib.import_module(module)
     assert not gpu_is_awake(), module

@@ -107,7 +107,7 @@ def test_cancelling_stops_the_stage_and_what_it_started(house):
     said = json.loads(running.communicate(timeout=60)[0].splitlines()[-1])[0]
     assert (said["error"], said["status"]) == ("Cancelled", "stopped")
     assert gone(pids, 1)
-    assert list(house.home.glob("staging/*/work/pids"))
+    assert list(house.home.glob("staging/**/pids"))
 
 
 @pytest.mark.parametrize("action", ["family", "stubborn"])
