@@ -79,8 +79,9 @@ class Tally:
         for split in SPLITS:
             for shard in sorted((folder / split).glob("*.parquet")):
                 with pq.ParquetFile(shard) as rows:
-                    for batch in rows.iter_batches(BATCH_ROWS):
-                        tally.count(split, batch)
+                    for group in range(rows.num_row_groups):
+                        for batch in rows.read_row_group(group).to_batches(BATCH_ROWS):
+                            tally.count(split, batch)
                         tick(tally.tasks.total(), total, "rows counted")
         return tally
 

@@ -713,21 +713,21 @@ def test_words_are_equal_exactly_where_their_hashes_are(texts: list[list[str]]) 
 
 
 def write_corpus(file: Path, size: int) -> None:
-    """Write `size` bytes of JSON lines of random words, 2% of them copies, 2% nearly so."""
+    """Write `size` bytes of JSON lines, each of three random pieces of 32 MB of random words, 2% of them copies."""
     noise = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     vocabulary = np.array(["".join(noise.choice(letters, size=n)) for n in noise.integers(2, 11, 30000)], dtype=object)
     frequency = np.cumsum(1 / np.arange(1, 30001) ** 0.9)
-    kept, written = ["a first text to copy"], 0
+    pool = " ".join(vocabulary[np.searchsorted(frequency, noise.random(4_500_000) * frequency[-1])])
+    kept, written = "a first text to copy", 0
     with file.open("w") as stream:
         while written < size:
-            words = vocabulary[np.searchsorted(frequency, noise.random(300_000) * frequency[-1])]
-            cuts = np.cumsum(noise.integers(100, 900, 600))
-            for place, begin, end in zip(noise.random(599), cuts[:-1], cuts[1:], strict=True):
-                text = " ".join(words[begin:end])
-                text = kept[-1] if place < 0.02 else f"{kept[-1]} and one more" if place < 0.04 else text
-                kept = [text] if 0.04 < place < 0.08 else kept
-                written += stream.write(json.dumps({"text": text}) + "\n")
+            starts = noise.integers(0, len(pool) - 3000, 3).tolist()
+            chance, length = noise.random(), int(noise.integers(200, 2000))
+            text = " ".join(pool[start : start + length] for start in starts)
+            text = kept if chance < 0.02 else f"{kept} and one more" if chance < 0.04 else text
+            kept = text if chance > 0.96 else kept
+            written += stream.write(json.dumps({"text": text}) + "\n")
 
 
 @pytest.mark.slow
