@@ -1,0 +1,114 @@
+"""The whole line by its command: text in, a served model out; the second time nothing runs."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.report.shape import ReportFacts
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["data", "tokenizer", "pretrain", "sft", "evaluate", "quantize", "package"]
+
+
+class Line:
+    """A home of its own, a recipe, and the command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.recipe = folder / "small.yaml"
+        shutil.copy(Path(__file__).with_name("small.yaml"), self.recipe)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+
+    def slipway(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "SLIPWAY_HOME": str(self.home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "flows.cli", *words]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return self.slipway("run", str(self.recipe), f"serve.port={self.port}", *overrides)
+
+    def report(self) -> dict[str, Any]:
+        shown = self.slipway("report", "--json")
+        assert shown.returncode == 0, shown.stderr
+        found: dict[str, Any] = json.loads(shown.stdout)
+        return found
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    made = Line(tmp_path_factory.mktemp("line"))
+    first = made.run()
+    assert first.returncode == 0, first.stdout + first.stderr
+    made.said = first.stdout  # type: ignore[attr-defined]
+    yield made
+    made.slipway("stop")
+
+
+def test_the_served_model_answers(line: Line) -> None:
+    url = f"http://127.0.0.1:{line.port}"
+    model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+    question = {"model": model, "messages": [{"role": "user", "content": "What is 2+2?"}], "max_tokens": 4}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=question, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["role"] == "assistant"
+    assert "<html" in httpx.get(url).text
+
+
+def test_what_it_prints_can_be_used(line: Line) -> None:
+    said: str = line.said  # type: ignore[attr-defined]
+    curl = next(text.strip() for text in said.splitlines() if text.strip().startswith("curl "))
+    pasted = subprocess.run(["bash", "-c", f"{curl} -s"], capture_output=True, text=True, check=True)
+    assert json.loads(pasted.stdout)["object"] == "chat.completion"
+    assert "report.html" in said and "make up" in said and "stop" in said
+
+
+def test_the_report_has_its_documented_shape(line: Line) -> None:
+    facts = ReportFacts.model_validate(line.report())
+    assert [s for s in STAGES if not any(found.name.startswith(s) for found in facts.stages)] == []
+    assert {score.model for score in facts.scores} == {"base", "chat"}
+    assert {score.measure for score in facts.scores} >= {"bits_per_byte", "accuracy"}
+    assert all(score.low <= score.value <= score.high for score in facts.scores)
+    assert [row.format for row in facts.quantization if row.shipped] in (["f16"], ["q8_0"])
+    assert facts.prompts[0].answers.keys() == {"base", "chat"}
+
+
+def test_the_page_stands_alone(line: Line) -> None:
+    page = (line.home / "runs" / "latest" / "report.html").read_text()
+    assert "<script src" not in page and "<link" not in page and page.count("<svg") >= 4
+    for word in ("Pretraining", "Supervised fine-tuning", "Quantization"):
+        assert word in page
+
+
+def test_an_unchanged_run_reuses_every_stage_and_leaves_the_served_model_alone(line: Line) -> None:
+    before = (line.home / "runs" / "latest").resolve()
+    served = httpx.get(f"http://127.0.0.1:{line.port}/v1/models").json()
+    again = line.run()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (line.home / "runs" / "latest").resolve() != before
+    assert {stage["status"] for stage in line.report()["stages"]} == {"cached"}
+    assert httpx.get(f"http://127.0.0.1:{line.port}/v1/models").json() == served
+
+
+def test_a_change_runs_what_depends_on_it_and_nothing_else(line: Line) -> None:
+    changed = line.slipway("plan", str(line.recipe), f"serve.port={line.port}", "sft.learning_rate=2e-3")
+    assert changed.returncode == 0, changed.stdout + changed.stderr
+    runs = {text.split()[0] for text in changed.stdout.splitlines() if " runs " in text}
+    assert {"sft", "evaluate", "quantize", "package"} <= runs
+    assert not {"data", "tokenizer", "pretrain"} & runs
+
+
+def test_a_misspelt_key_is_refused_before_anything_starts(line: Line) -> None:
+    refused = line.run("pretrain.max_token=5")
+    assert refused.returncode == 2
+    assert "max_tokens" in refused.stdout + refused.stderr
