@@ -46,7 +46,9 @@ def works(folder: Path) -> list[Work]:
     lessons = write_chats(folder / "chats", chats(64), chats(8, first=500))
     write_model(folder / "model")
     base = Model.of(folder / "model", **identity_of(folder / "model"))
-    short = FullConfig(max_steps=6, batch_size=8, compile="off", precision="fp32", threads=1, validation_rows=8)
+    short = FullConfig(
+        max_steps=6, max_length=256, batch_size=8, compile="off", precision="fp32", threads=1, validation_rows=8
+    )
     return [
         (TOKENIZER, TokenizerConfig(vocab_size=512), TokenizerInputs(corpus=corpus)),
         (SFT, short, SFTInputs(base=base, instructions=lessons)),
