@@ -75,7 +75,7 @@ def prepare(config: DataConfig, inputs: DataInputs, out: Out) -> DataOutputs:
         raise StageError(
             f"every row of data.{inputs.role} was dropped ({said(steps)}): loosen the filters, or give other data"
         )
-    marks["split"] = balanced(marks, kept, config)
+    marks["split"] = balanced(marks, kept, config, inputs.role)
     folder = out.artifact("dataset")
     copies = shards.copies_of(marks, kept, [source.weight for source in config.sources])
     tails = tails_of(marks, kept, config) if inputs.role == "corpus" else {}

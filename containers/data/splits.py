@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from containers.contract import Role
 from containers.data.contract import DataConfig
 from containers.data.spool import TEST, TRAIN, VALIDATION
 
@@ -26,21 +27,25 @@ def asked_for(config: DataConfig) -> list[tuple[int, float]]:
     return [(s, share) for s, share in ((TEST, config.test_share), (VALIDATION, config.validation_share)) if share]
 
 
-def balanced(marks: npt.NDArray[Any], kept: npt.NDArray[np.bool_], config: DataConfig) -> Splits:
+def balanced(marks: npt.NDArray[Any], kept: npt.NDArray[np.bool_], config: DataConfig, role: Role) -> Splits:
     """Return the splits with two faults of small sets mended; rows of worlds stay where the world put them.
 
-    A row larger than its split's whole share of the characters goes to training; a split that is still empty gets the
-    question of lowest hash among the rows that fit it.
+    A document larger than its split's whole share of the characters goes to training; a split that then holds less than
+    half of its share gets the questions of lowest hash among the rows that fit it, until it does; training keeps most.
     """
     splits: Splits = marks["split"].copy()
     own = kept & ~marks["builtin"]
     total = int(marks["size"][kept].sum())
     for split, share in asked_for(config):
-        fits = marks["size"] <= share * total
+        fits = (marks["size"] <= share * total) | (role != "corpus")
         splits[own & (splits == split) & ~fits] = TRAIN
-        candidates = np.unique(marks["group"][own & (splits == TRAIN) & fits])
-        if candidates.size and not (kept & (splits == split)).any():
-            splits[own & (marks["group"] == candidates[0])] = split
+        lacking = share * total / 2 - int(marks["size"][kept & (splits == split)].sum())
+        if lacking > 0:
+            fitting = marks[own & (splits == TRAIN) & fits]
+            questions, places = np.unique(fitting["group"], return_inverse=True)
+            reached = np.cumsum(np.bincount(places, weights=fitting["size"], minlength=1))
+            chosen = questions[: min(int(np.searchsorted(reached, lacking)) + 1, questions.size // 2)]
+            splits[own & np.isin(marks["group"], chosen)] = split
     return splits
 
 

@@ -534,6 +534,15 @@ def test_a_single_document_is_divided_and_a_huge_one_is_not_held_out(tmp_path: P
         assert max(len(row["text"]) for row in made.rows("train")) == len(text)
 
 
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_small_sets_of_lessons_have_every_split(tmp_path: Path, count: int) -> None:
+    rows = [{"prompt": f"Question number {i}?", "completion": f"Answer {i}."} for i in range(count)]
+    for seed in range(3):
+        made = make(tmp_path / str(seed), "instructions", Given({"p.jsonl": lines(*rows)}), seed=seed)
+        assert min(made.dataset.rows.values()) >= 1
+        assert made.dataset.rows["train"] >= count // 3
+
+
 def test_weights_repeat_or_thin_out_training_rows_alone(tmp_path: Path) -> None:
     def texts(kind: str) -> str:
         return lines(*({"text": f"{kind} {long_text(i)}"} for i in range(200)))
@@ -661,7 +670,8 @@ def test_real_files_are_read_as_they_are(
     steps = made.card["steps"]
     assert (steps["read"], steps["rejected"], steps["exact_duplicates"]) == expected
     assert len(made.rejects) == expected[1] and all(r["file"] and r["line"] for r in made.rejects)
-    assert min(made.dataset.rows.values()) > 0
+    held_out = [made.card["characters"][split] for split in ("validation", "test")]
+    assert min(held_out) >= 0.01 * sum(made.card["characters"].values()) >= max(held_out) / 4
     if role == "problems":
         assert all(row["answer"].lstrip("-").replace(".", "", 1).isdigit() for row in made.rows())
         assert not any("<<" in turn["content"] for row in made.rows() for turn in row["messages"])
