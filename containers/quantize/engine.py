@@ -79,7 +79,7 @@ class Engine:
         return found
 
     def _read(self, passage: Passage) -> Reading:
-        """Read one passage in runs: a token that ends generation can open a run, not stand within it."""
+        """Read one passage, run by run of counted tokens; what comes before a run is its prompt."""
         nats, picks = [], []
         for first, last in passage.runs:
             only = "root ::= " + " ".join(f"<[{token}]>" for token in passage.ids[first:last])

@@ -16,29 +16,29 @@ from containers.quantize.contract import QuantizeConfig
 
 LOGITS = 2**26
 """Most logits at once, 256 MiB in fp32."""
+REPLACEMENT = "\ufffd"
+"""What bytes that are no whole character are decoded to."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Held-out tokens that are read alone; all but the first, and but stop tokens, are counted."""
+    """Held-out tokens that are read alone; the first, and those in `given`, are not counted."""
 
     ids: list[int]
-    stops: frozenset[int]
+    given: frozenset[int]
 
     @cached_property
     def counted(self) -> list[int]:
         """Positions in `ids` of the tokens that are predicted."""
-        return [i for i in range(1, len(self.ids)) if self.ids[i] not in self.stops]
+        return [i for i in range(1, len(self.ids)) if self.ids[i] not in self.given]
 
     @property
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yield (first, last + 1) of each unbroken run of counted positions."""
-        inside = [i for i in self.counted if i - 1 not in set(self.counted)]
-        for first in inside:
-            last = first
-            while last < len(self.ids) and self.ids[last] not in self.stops:
-                last += 1
-            yield first, last
+        counted = set(self.counted)
+        firsts = [i for i in self.counted if i - 1 not in counted]
+        lasts = [i for i in self.counted if i + 1 not in counted]
+        yield from ((first, last + 1) for first, last in zip(firsts, lasts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,30 @@ def passages_of(dataset: Dataset, chat: ChatFormat, context: int, config: Quanti
     rows = rows_of(dataset, split)  # type: ignore[arg-type]
     order = list(range(len(rows)))
     random.Random(config.seed).shuffle(order)
+    given = given_tokens(chat)
     passages: list[Passage] = []
     room = config.max_tokens
     for number in order:
         row = rows.slice(number, 1).to_pylist()[0]
         ids = chat.encode(row["text"]) if dataset.role == "corpus" else chat.render(row["messages"]).ids
         for start in range(0, len(ids), context):
-            passage = Passage(ids[start : start + min(context, max(room, 0))], frozenset(chat.stop_ids))
+            passage = Passage(ids[start : start + min(context, max(room, 0))], given)
             if passage.counted:
                 passages.append(passage)
                 room -= len(passage.ids)
         if room <= 0:
             break
     return sorted(passages, key=lambda passage: len(passage.ids))
+
+
+def given_tokens(chat: ChatFormat) -> frozenset[int]:
+    """Return the ids that are read but not counted: control tokens, parts of a character, and a leading NUL.
+
+    llama.cpp ends an answer at some of the first and lets no grammar produce the others.
+    """
+    texts = chat.tokenizer.decode_batch([[i] for i in range(chat.tokenizer.get_vocab_size())])
+    odd = {i for i, text in enumerate(texts) if text.startswith("\0") or REPLACEMENT in text}
+    return chat.control_ids | set(chat.stop_ids) | odd
 
 
 @torch.inference_mode()
