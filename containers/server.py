@@ -27,6 +27,8 @@ from typing import Any
 from containers.processes import die_with, gpu_is_awake, redirect, started_by
 
 MESSAGE_BYTES = 200_000
+CONTRACT_NEEDS = ("pydantic.main", "pydantic.fields", "pydantic.type_adapter", "importlib.metadata", "json", "ast")
+"""What every stage imports first; a bare `import pydantic` loads next to nothing of it."""
 READY, READY_WITH_HUB, UNFIT = b"ready", b"ready-with-hub", b"unfit"
 
 
@@ -230,5 +232,6 @@ def kill(stage: Child) -> int:
 
 
 if __name__ == "__main__":
-    importlib.import_module("pydantic")
+    for name in CONTRACT_NEEDS:
+        importlib.import_module(name)
     Server(socket.socket(fileno=int(sys.argv[1])), [], sys.argv[2:]).serve()

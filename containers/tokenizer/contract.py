@@ -30,4 +30,10 @@ class TokenizerOutputs(Frozen):
     tokenizer: Tokenizer
 
 
-STAGE = Stage("tokenizer", TokenizerConfig, TokenizerInputs, TokenizerOutputs, preload=("tokenizers", "pyarrow"))
+STAGE = Stage(
+    "tokenizer",
+    TokenizerConfig,
+    TokenizerInputs,
+    TokenizerOutputs,
+    preload=("pyarrow.parquet", "pyarrow.compute", "tokenizers", "jinja2.sandbox"),
+)
