@@ -29,12 +29,12 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
     """Return the two numbers of a sum that belong to `split`; half of the training sums are within the tables."""
     if kind in ("add", "subtract"):
-        top = rng.choice((9, 29)) if split == "train" else 29
+        top = rng.choice((9, 19)) if split == "train" else 19
         sign = "+" if kind == "add" else "-"
         pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: owner(sign, *ab), split)
         return pair if kind == "subtract" or rng.random() < 0.5 else pair[::-1]
     a, b = drawn(
-        lambda: (rng.randint(2, 9) * rng.choice((1, 10)), rng.randint(2, 9)), lambda ab: owner("x", *ab), split
+        lambda: (rng.randint(2, 9) * rng.choice((1, 10)), rng.randint(2, 6)), lambda ab: owner("x", *ab), split
     )
     if kind == "divide":
         return a * b, rng.choice((a, b))

@@ -102,12 +102,12 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 def total_numbers(rng: Random) -> dict[str, int]:
     """Return a count and a price within the tables."""
-    return {"count": rng.randint(2, 9), "price": rng.randint(2, 9)}
+    return {"count": rng.randint(2, 6), "price": rng.randint(2, 9)}
 
 
 def sum_numbers(rng: Random) -> dict[str, int]:
     """Return two prices."""
-    return {"a": rng.randint(2, 29), "b": rng.randint(2, 29)}
+    return {"a": rng.randint(2, 19), "b": rng.randint(2, 19)}
 
 
 def change_numbers(rng: Random) -> dict[str, int]:
@@ -119,7 +119,7 @@ def change_numbers(rng: Random) -> dict[str, int]:
 def two_step_numbers(rng: Random) -> dict[str, int]:
     """Return a count, a price, and a round sum that pays for them."""
     count, price, paid = drawn(
-        lambda: (rng.randint(2, 9), rng.randint(2, 9), 10 * rng.randint(1, 5)), lambda n: n[0] * n[1] < n[2], True
+        lambda: (rng.randint(2, 6), rng.randint(2, 9), 10 * rng.randint(1, 5)), lambda n: n[0] * n[1] < n[2], True
     )
     return {"count": count, "price": price, "paid": paid}
 

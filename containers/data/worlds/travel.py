@@ -67,7 +67,7 @@ ANSWERS = {"time": "{hours}", "distance": "{distance}", "speed": "{speed}"}
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one problem with two of rate, distance and time given; `role` makes no difference."""
     kind = rng.choice(tuple(ASKS))
-    speed, hours = drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 9)), lambda pair: owner("x", *pair), split)
+    speed, hours = drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 6)), lambda pair: owner("x", *pair), split)
     numbers = {"speed": speed, "hours": hours, "distance": speed * hours}
     told, asked = phrased(rng, split, TRIPS if kind == "speed" else PACES, ASKS[kind])
     told = told.format(vehicle=rng.choice(VEHICLES[split]), **numbers)
