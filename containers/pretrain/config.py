@@ -57,7 +57,7 @@ class PretrainConfig(Config):
     """Of matrix products; weights stay fp32. auto: bf16 on a GPU that has it, else fp32. bf16 on a CPU pays with AMX
     and is many times slower without. fp16, with loss scaling, is for older GPUs."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile: about a tenth faster on a CPU, a third on a GPU, after 20-60 s of compiling. auto: where there is
+    """torch.compile: about a sixth faster on a CPU, more on a GPU, after 20-60 s of compiling. auto: where there is
     a compiler and the run is long enough to earn that back."""
     save_dtype: Literal["bf16", "fp32"] = "fp32"
     """Width of the saved weights: bf16 halves the file, fp32 keeps every digit for the next stage."""
