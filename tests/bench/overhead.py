@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # As in every stage's environment.
 os.environ["OMP_NUM_THREADS"] = "1"  # A pool of OpenMP threads, once used, does not survive the forks made here.
 
 from containers.contract import Config, Dataset, Frozen, Model, Stage
