@@ -74,6 +74,7 @@ class Speaker:
         from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, logging
 
         logging.set_verbosity_error()
+        logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
         self.streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from containers.code import Code
 from containers.contract import StageError
 from flows.board import duration
 from flows.recipe import load_recipe
@@ -59,9 +60,7 @@ def plan_of(settings: Settings, name: str, overrides: Sequence[str]) -> Plan:
 
 
 def show_why(stage: str, recipe: str) -> None:
-    """Print every part of a stage's fingerprint that differs from its last run."""
-    from containers.code import Code
-
+    """Print why a stage would run, down to the stages and the parts of their fingerprints that changed."""
     settings = Settings()
     record = read_record(find_run(settings)) if not recipe else None
     name = recipe or str(record.arguments.get("recipe_name", record.recipe) if record else "")
@@ -73,7 +72,15 @@ def show_why(stage: str, recipe: str) -> None:
         raise StageError(f"{name} has no stage {stage!r}: {', '.join(entry.title for entry in plan.stages)}")
     for entry in chosen:
         print(f"{entry.title}: {'would be reused: ' if entry.reused else 'would run: '}{entry.reason}")
-        if entry.before and not entry.reused and not entry.is_below_another:
-            parts = components(entry.stage, entry.config, entry.inputs, Code(entry.stage.word))
-            for line in differences_from(plan.launch.store, entry.before, parts):
-                print(f"  {line}")
+    roots = [entry for entry in plan.stages if not entry.reused and not entry.is_below_another]
+    for entry in roots if any(not entry.reused for entry in chosen) else ():
+        show_changes(plan, entry)
+
+
+def show_changes(plan: Plan, entry: Foreseen) -> None:
+    """Print what differs from a stage's last run: the parts of its fingerprint that changed."""
+    parts = components(entry.stage, entry.config, entry.inputs, Code(entry.stage.word))
+    changes = differences_from(plan.launch.store, entry.before, parts) if entry.before else ["never run before"]
+    print(f"\n{entry.title} changed:")
+    for line in changes:
+        print(f"  {line}")

@@ -24,6 +24,7 @@ from infra.planning import parts_file
 from infra.settings import Settings
 
 StageStatus = Literal["running", "cached", "done", "failed", "stopped"]
+KEPT = ("time", "event", "stage")
 RunStatus = Literal["running", "done", "failed", "stopped", "killed"]
 
 
@@ -175,9 +176,6 @@ class Recorder:
         write_last(file, json.dumps(parts, indent=1))
 
 
-KEPT = ("time", "event", "stage")
-
-
 def status_of(error: BaseException) -> Literal["failed", "stopped"]:
     """Tell a failure from being stopped: by Ctrl-C, by a cancel, by another stage's failure."""
     stopped = isinstance(error, KeyboardInterrupt | SystemExit) or not isinstance(error, Exception)
@@ -227,8 +225,7 @@ def find_run(settings: Settings, name: str = "latest") -> Path:
     folder = settings.runs / name
     if (folder / "run.json").exists():
         return folder.resolve()
-    known = [file.parent.name for file in sorted(settings.runs.glob("*/run.json"), reverse=True)]
-    known = [run for run in known if run != "latest"]
+    known = sorted((file.parent.name for file in settings.runs.glob("*-*/run.json")), reverse=True)
     if not known:
         raise StageError("there is no run yet: start one with `slipway run tiny`")
     raise StageError(f"there is no run {name!r}; the newest are: {', '.join(known[:5])}")
