@@ -118,13 +118,21 @@ def launch(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
     started = psutil.Process(process.pid).create_time()
     service = Service(pid=process.pid, started=started, bundle=bundle, config=config)
     write_last(record_of(settings), service.model_dump_json(indent=1))
+    try:
+        return first_answer(service, log, began)
+    except BaseException:
+        end(service)
+        raise
+
+
+def first_answer(service: Service, log: Path, began: int) -> Endpoint:
+    """Wait until the service answers; raises StageError with what its log says when it does not."""
     deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and process.poll() is None and not refused(log, began):
+    while time.monotonic() < deadline and service.process and not refused(log, began):
         endpoint = service.endpoint
         if endpoint:
             return endpoint
         time.sleep(0.1)
-    end(service)
     raise StageError(f"the service did not start; the end of its log, {log}:\n{last_words(log, began)}")
 
 
