@@ -193,7 +193,7 @@ SVAMP = {"Body": "He has 5 boats", "Question": "How many if 3 sink?", "Equation"
 
 def test_worked_problems_lose_marks_and_keep_one_spelling_of_numbers(tmp_path: Path) -> None:
     given = Given({"gsm.jsonl": lines(GSM), "svamp.json": json.dumps([SVAMP])})
-    boats, sunk = make(tmp_path, "problems", given).rows("train")
+    boats, sunk = make(tmp_path, "problems", given, test_share=0, validation_share=0).rows()
     assert boats["answer"] == "1080"
     assert boats["messages"][1]["content"] == "There are 54*20=1080 boats.\nThe answer is 1080."
     assert sunk["answer"] == "2"
