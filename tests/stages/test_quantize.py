@@ -1,0 +1,223 @@
+"""The quantize stage: formats that load where they are served, measured against a trained parent; one ships."""
+
+import json
+
+import gguf
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from containers.contract import Dataset, Model, StageError
+from containers.formats import ChatFormat, identity_of, schema_of
+from containers.quantize.contract import QuantizeConfig, QuantizeInputs
+from containers.quantize.engine import Engine
+from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.measuring import Passage, given_tokens, read
+from containers.quantize.shipping import choose
+from tests.by_hand import run_by_hand, try_by_hand
+from tests.stages.toy_chat import chats, question, write_model
+
+
+def train(folder, rows, steps=120):
+    """Teach the model in `folder` the token rows, so that its likeliest token stands out."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        batch = [torch.tensor(row) for row in rows[step % 4 :: 4]]
+        ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+        labels = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100)
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return loss.item()
+
+
+def texts(count=48):
+    return [" ".join(m["content"] for m in chat) for chat in chats(count)]
+
+
+def write_corpus(folder):
+    (folder / "test").mkdir(parents=True)
+    schema = schema_of("corpus")
+    rows = [dict.fromkeys(schema.names) | {"text": text} for text in texts()]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "test" / "part-0.parquet")
+    return Dataset.of(folder, role="corpus", rows={"test": len(rows)})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained Llama-shaped model and the text it knows."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("trained")
+    write_model(root / "model")
+    chat = ChatFormat.load(root / "model")
+    assert train(root / "model", [chat.encode(text) for text in texts()]) < 1.0
+    return Model.of(root / "model", **identity_of(root / "model")), write_corpus(root / "corpus")
+
+
+@pytest.fixture(scope="module")
+def quantized(trained, tmp_path_factory):
+    """The stage's outputs, its folder, its card."""
+    folder = tmp_path_factory.mktemp("quantize")
+    config = QuantizeConfig(threads=1, max_tokens=512)
+    outputs, _ = run_by_hand(folder, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
+    return outputs, json.loads((folder / "outputs/card/card.json").read_text())
+
+
+def test_every_format_is_measured_against_its_parent(quantized):
+    outputs, card = quantized
+    lines = {line["format"]: line for line in card["formats"]}
+    assert list(lines) == ["f16", "q8_0", "q4_0", "nf4", "int8"] == list(outputs.formats)
+    assert abs(lines["f16"]["delta"]) < 0.001
+    assert lines["f16"]["top1_agreement"] > 0.99
+    assert abs(lines["q8_0"]["delta"]) < 0.005
+    assert abs(lines["q4_0"]["delta"]) < 0.10
+    assert abs(lines["int8"]["delta"]) < 0.02
+    assert abs(lines["nf4"]["delta"]) < 0.20
+    assert lines["q4_0"]["bytes"] < lines["q8_0"]["bytes"] < lines["f16"]["bytes"]
+
+
+def test_the_smallest_within_the_bounds_ships(quantized):
+    outputs, card = quantized
+    shipped = [line["format"] for line in card["formats"] if line["shipped"]]
+    assert shipped == [outputs.shipped.format] == [card["shipped"]]
+    assert outputs.shipped == outputs.formats[shipped[0]]
+    assert all(line["reason"] for line in card["formats"])
+
+
+def test_what_belongs_to_the_weights_travels_with_each_format(trained, quantized):
+    for made in quantized[0].formats.values():
+        assert identity_of(made.path) == identity_of(trained[0].path)
+        assert made.parent == trained[0].digest
+
+
+def test_the_engine_answers_what_transformers_answers(trained, quantized):
+    """Greedy, on a trained model: a random one's likeliest token is a coin toss. A near tie may fall either way."""
+    outputs, _ = quantized
+    chat = ChatFormat.load(trained[0].path)
+    model = AutoModelForCausalLM.from_pretrained(trained[0].path).eval()
+    with Engine(outputs.formats["f16"].path / "model.gguf", 128, 1) as engine:
+        equal = 0
+        for i in range(12):
+            ids = chat.encode(question(i))
+            made = model.generate(torch.tensor([ids]), max_new_tokens=10, do_sample=False, eos_token_id=None)
+            wanted, found = made[0, len(ids) :].tolist(), engine.answer(ids, 10)
+            apart = next((n for n, pair in enumerate(zip(wanted, found, strict=True)) if pair[0] != pair[1]), None)
+            equal += apart is None
+            if apart is not None:
+                best = model(made[:, : len(ids) + apart]).logits[0, -1].topk(2).values
+                assert best[0] - best[1] < 0.02
+        assert equal >= 10
+
+
+def test_the_engine_measures_what_transformers_measures(trained, quantized):
+    """Log-probabilities token by token, across control tokens in the middle of a passage."""
+    chat = ChatFormat.load(trained[0].path)
+    passages = [Passage(chat.render(row).ids, given_tokens(chat)) for row in chats(3)]
+    passages.sort(key=lambda passage: len(passage.ids))
+    wanted = read(AutoModelForCausalLM.from_pretrained(trained[0].path).eval(), passages)
+    with Engine(quantized[0].formats["f16"].path / "model.gguf", 256, 1) as engine:
+        found = engine.read(passages)
+    assert len(wanted.nats) == sum(len(p.ids) - 4 for p in passages)
+    assert found.nats == pytest.approx(wanted.nats, rel=0.005, abs=0.02)
+
+
+def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantized):
+    """Reading and saving again gives the same tensors, after a forward pass of the first (which may pack them anew)."""
+    from safetensors.torch import load_file
+
+    for format in ("nf4", "int8"):
+        folder = quantized[0].formats[format].path
+        ids = torch.tensor([[5, 6, 7, 8]])
+        first, second = (AutoModelForCausalLM.from_pretrained(folder, device_map={"": "cpu"}).eval() for _ in range(2))
+        assert torch.equal(first(ids).logits, second(ids).logits)
+        assert torch.equal(first(ids).logits, second(ids).logits), "the second pass differs from the first"
+        assert any(name.endswith((".absmax", ".SCB")) for name in load_file(folder / "model.safetensors"))
+
+
+def test_twice_gives_the_same_bytes(trained, quantized, tmp_path):
+    config = QuantizeConfig(threads=1, max_tokens=512)
+    again, _ = run_by_hand(tmp_path, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
+    assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
+
+
+def test_a_foreign_pre_tokenizer_is_refused(tmp_path, trained):
+    model = write_model(tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer.json"
+    values = json.loads(file.read_text())
+    values["pre_tokenizer"] = {"type": "Whitespace"}
+    file.write_text(json.dumps(values))
+    model = Model.of(tmp_path / "model", **identity_of(tmp_path / "model"))
+    code, error = try_by_hand(
+        tmp_path / "run", "quantize", QuantizeConfig(formats=("f16",), threads=1),
+        QuantizeInputs(model=model, corpus=trained[1]),
+    )  # fmt: skip
+    assert code == 2
+    assert "pre_tokenizer" in error and "Whitespace" in error
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    write_model(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model.model.norm.weight.data[3] = float("nan")
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(StageError, match=r"model\.norm\.weight holds NaN"):
+        write_gguf(tmp_path / "model", tmp_path / "model.gguf", "f16")
+
+
+def lines_of(**measured):
+    sizes = {"f16": 16, "q8_0": 8, "q4_0": 4, "nf4": 3}
+    return [
+        {"format": n, "bytes": sizes[n], "perplexity": 10 * (1 + d), "delta": d, "top1_agreement": a}
+        for n, (d, a) in measured.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "ships", "because"),
+    [
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, "q4_0", "smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, "q8_0", "smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, "q8_0", "smallest within"),
+        ({"f16": (0.07, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "f16", "no format is within"),
+        ({"q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "q8_0", "no format is within"),
+        ({"f16": (0, 1), "nf4": (0, 1)}, "f16", "smallest within"),
+    ],
+)
+def test_the_rule(measured, ships, because):
+    rows = lines_of(**measured)
+    chosen = choose(rows, QuantizeConfig(formats=tuple(measured)))
+    assert chosen["format"] == ships
+    assert because in chosen["reason"]
+    assert [row["shipped"] for row in rows] == [row["format"] == ships for row in rows]
+    assert all(row["reason"] for row in rows)
+
+
+def test_a_named_format_ships_and_says_what_it_breaks():
+    rows = lines_of(f16=(0, 1), q4_0=(0.2, 0.8))
+    chosen = choose(rows, QuantizeConfig(formats=("f16", "q4_0"), ship="q4_0"))
+    assert chosen["format"] == "q4_0"
+    assert "perplexity +20.0%" in chosen["reason"]
+
+
+def test_a_rule_that_nothing_can_meet_is_refused():
+    with pytest.raises(ValueError, match="names no gguf"):
+        QuantizeConfig(formats=("nf4",))
+    with pytest.raises(ValueError, match="not among the formats"):
+        QuantizeConfig(formats=("f16",), ship="q8_0")
+
+
+def test_rows_that_do_not_divide_into_blocks_stay_in_16_bit(tmp_path):
+    write_model(tmp_path / "model", hidden_size=48, num_attention_heads=4, num_key_value_heads=2)
+    write_gguf(tmp_path / "model", tmp_path / "model.gguf", "q4_0")
+    types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert types["blk.0.attn_q.weight"] == "F16"
+    assert types["blk.0.ffn_down.weight"] == "Q4_0"
+    assert types["output_norm.weight"] == "F32"
+    with Engine(tmp_path / "model.gguf", 64, 1) as engine:
+        assert len(engine.answer([5, 6, 7], 4)) > 0
