@@ -20,7 +20,7 @@ from containers.sft.certificate import certify
 from containers.sft.config import FullConfig, LessonsConfig, Method, QLoRAConfig
 from containers.sft.contract import SFTInputs, SFTOutputs
 from containers.sft.lessons import read_lessons
-from containers.sft.packing import Curriculum, attend_packed
+from containers.sft.packing import Curriculum, Narrowing, attend_packed
 from containers.sft.trainer import PackedTrainer, Reporter, trainer_arguments
 
 
@@ -100,6 +100,8 @@ def packed(model: Any, config: LessonsConfig) -> Any:
     on_gpu = next(model.parameters()).device.type == "cuda"
     if config.compile == "on" or (config.compile == "auto" and on_gpu):
         model.model.compile(dynamic=True)
+    else:
+        Narrowing(model)
     return model
 
 

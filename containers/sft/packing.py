@@ -75,7 +75,8 @@ def pack(lessons: list[Rendered], config: LessonsConfig) -> list[list[Rendered]]
 def lay_out(lessons: Sequence[Rendered]) -> dict[str, torch.Tensor]:
     """Return one packed row of T tokens, n conversations (each up to its last prediction) and K trained tokens.
 
-    `input_ids`, `position_ids` (1, T); `logits_to_keep` (K): the places that predict a trained token; `targets` (K);
+    `input_ids`, `position_ids` (1, T); `logits_to_keep` and `predicts` (K): the places that predict a trained token,
+    for the head and for the last layer; `targets` (K);
     `spread` (n, longest): the place in the row of each conversation's tokens (0 beyond its end, never looked at);
     `gather` (T): the way back.
     """
@@ -90,6 +91,7 @@ def lay_out(lessons: Sequence[Rendered]) -> dict[str, torch.Tensor]:
         "input_ids": np.concatenate([lesson.ids[:n] for lesson, n in zip(lessons, lengths, strict=True)])[None],
         "position_ids": np.concatenate([np.arange(n) for n in lengths])[None],
         "logits_to_keep": keep,
+        "predicts": keep,
         "targets": following[keep],
         "spread": np.where(inside, starts[:, None] + columns, 0),
         "gather": np.flatnonzero(inside),
@@ -141,3 +143,35 @@ def attend_packed(model: Any, max_length: int) -> None:
     window = getattr(model.config, "sliding_window", None)
     if window and getattr(model.config, "use_sliding_window", True) and window < max_length:
         raise ValueError(f"attention window of {window} tokens; max_length {max_length} is more")
+
+
+class Narrowing:
+    """Runs the last layer's feed-forward only where a trained token is predicted: nothing reads the other places.
+
+    A sixth of a four-layer model's work where a third of the tokens is trained; less in a deep one.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Hook the last decoder layer of a Llama-like causal language model."""
+        self.places: torch.Tensor | None = None
+        last = model.model.layers[-1]
+        last.register_forward_pre_hook(self.note, with_kwargs=True)
+        last.mlp.register_forward_pre_hook(self.narrow)
+        last.mlp.register_forward_hook(self.widen)
+
+    def note(self, _: torch.nn.Module, __: tuple[Any, ...], given: dict[str, Any]) -> None:
+        """Remember the places of this row; none for a row that is not packed."""
+        self.places = given.get("predicts")
+
+    def narrow(self, _: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Keep the rows that predict."""
+        if self.places is None:
+            return given
+        self.length = given[0].shape[1]
+        return (given[0].index_select(1, self.places),)
+
+    def widen(self, _: torch.nn.Module, __: Any, made: torch.Tensor) -> torch.Tensor:
+        """Put them back in their places."""
+        if self.places is None:
+            return made
+        return made.new_zeros(1, self.length, made.shape[2]).index_copy(1, self.places, made)

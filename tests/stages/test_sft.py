@@ -22,7 +22,7 @@ from containers.out import Out
 from containers.sft.contract import STAGE, SFTInputs
 from containers.sft.lessons import read_lessons
 from containers.sft.main import run
-from containers.sft.packing import Curriculum, attend_packed, lay_out
+from containers.sft.packing import Curriculum, Narrowing, attend_packed, lay_out
 from containers.sft.trainer import summed_loss
 from flows.recipe import load_recipe
 from tests.by_hand import ROOT, events, placed, run_by_hand, try_by_hand
@@ -97,6 +97,7 @@ def test_a_packed_conversation_sees_itself_only(base: Model, data: Dataset) -> N
     plain = AutoModelForCausalLM.from_pretrained(base.path)
     packed = AutoModelForCausalLM.from_pretrained(base.path)
     attend_packed(packed, 128)
+    Narrowing(packed)
     row = lay_out(lessons)
     with torch.no_grad():
         together = packed(**{k: v for k, v in row.items() if k != "targets"}).logits[0]
@@ -132,6 +133,23 @@ def test_the_loss_falls_on_answers_alone(base: Model) -> None:
     assert whole[ids[15]].abs().sum() > 0
     longer = Rendered([*ids, 77], [*trained, False])  # after the last trained token: not even looked at
     assert torch.equal(lay_out([longer])["input_ids"], lay_out([Rendered(ids, trained)])["input_ids"])
+
+
+def test_narrowing_the_last_layer_changes_no_gradient(base: Model, data: Dataset) -> None:
+    packed = lay_out(read_lessons(data, "train", ChatFormat.load(base.path), 128).kept[:5])
+    gradients = []
+    for narrowed in (False, True):
+        model = AutoModelForCausalLM.from_pretrained(base.path)
+        attend_packed(model, 128)
+        ran: list[int] = []
+        model.model.layers[-1].mlp.down_proj.register_forward_hook(lambda _, x, y, ran=ran: ran.append(y.shape[1]))
+        if narrowed:
+            Narrowing(model)
+        summed_loss(model, packed).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+        assert ran == [len(packed["targets"]) if narrowed else packed["input_ids"].shape[1]]
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-5), name
 
 
 def test_micro_batches_and_packing_do_not_change_what_is_learnt(tmp_path: Path, base: Model, data: Dataset) -> None:
