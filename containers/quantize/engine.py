@@ -11,6 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,14 @@ class Engine:
         del self._server
         self._folder.cleanup()
 
-    def read(self, passages: list[Passage]) -> Reading:
-        """Return nats and picks at every counted token of the passages, in their order."""
+    def read(self, passages: list[Passage], told: Callable[[int], None]) -> Reading:
+        """Return nats and picks at every counted token, in order; `told` hears how many passages are done."""
+        readings = []
         with ThreadPoolExecutor(SLOTS) as threads:
-            return Reading.joined(threads.map(self._read, passages))
+            for reading in threads.map(self._read, passages):
+                readings.append(reading)
+                told(len(readings))
+        return Reading.joined(readings)
 
     def answer(self, ids: list[int], limit: int) -> list[int]:
         """Return the greedy continuation of `ids`, at most `limit` tokens."""

@@ -36,10 +36,9 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     torch.use_deterministic_algorithms(device.type == "cpu")
     transformers_logging.disable_progress_bar()
     check_model(inputs.model)
-    bench = Bench(config, inputs, device)
+    bench = Bench(config, inputs, device, out)
     lines, made = [], {}
-    for number, format in enumerate(config.formats):
-        out.progress(number, len(config.formats), "formats")
+    for format in config.formats:
         began = time.monotonic()
         folder = out.artifact(format)
         lines.append(bench.line(format, folder))
@@ -47,7 +46,6 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
         made[format] = Quantized.of(folder, format=format, parent=inputs.model.digest, **identity_of(folder))
         out.say(said(lines[-1]))
     shipped = choose(lines, config)
-    out.progress(len(config.formats), len(config.formats), "formats")
     out.say(f"{shipped['format']} ships: {shipped['reason']}")
     out.record(parent_perplexity=bench.parent.perplexity, shipped_bytes=shipped["bytes"])
     out.record(**{f"perplexity/{line['format']}": line["perplexity"] for line in lines})
@@ -64,9 +62,10 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
 class Bench:
     """The parent, the held-out passages, and what the parent makes of them."""
 
-    def __init__(self, config: QuantizeConfig, inputs: QuantizeInputs, device: torch.device) -> None:
+    def __init__(self, config: QuantizeConfig, inputs: QuantizeInputs, device: torch.device, out: Out) -> None:
         """Read the passages with the parent; raises StageError when there are none."""
-        self.config, self.source, self.device = config, inputs.model, device
+        self.config, self.source, self.device, self.out = config, inputs.model, device, out
+        self.measured = 0
         self.chat = ChatFormat.load(inputs.model.path)
         self.context = min(config.passage_tokens, Checkpoint(inputs.model.path).context)
         self.passages = passages_of(inputs.corpus, self.chat, self.context, config)
@@ -80,6 +79,8 @@ class Bench:
         """Write `format` to `folder` and return its row of the table."""
         copy_tokenizer(self.source.path, folder)
         reading = self.gguf(format, folder) if format in WEIGHTS else self.bits_and_bytes(format, folder)
+        self.measured += 1
+        self.told(0)
         size = size_of(folder)
         return {
             "format": format,
@@ -89,6 +90,11 @@ class Bench:
             "delta": reading.perplexity / self.parent.perplexity - 1,
             "top1_agreement": reading.agreement(self.parent),
         }
+
+    def told(self, passages: int) -> None:
+        """Say how far the stage is: formats measured, and passages of the one under way."""
+        share = passages / len(self.passages)
+        self.out.progress(round(self.measured + share, 3), len(self.config.formats), "formats")
 
     def gguf(self, format: str, folder: Path) -> Reading:
         """Write a gguf and have llama.cpp read the passages; raises StageError when it splits text differently."""
@@ -100,7 +106,7 @@ class Bench:
                     f"{self.source.path}/tokenizer.json: llama.cpp makes other tokens of a test text "
                     f"({found} instead of {wanted}): this tokenizer cannot be served"
                 )
-            return engine.read(self.passages)
+            return engine.read(self.passages, self.told)
 
     def bits_and_bytes(self, format: str, folder: Path) -> Reading:
         """Write a bitsandbytes format and read the passages with what was read back."""
