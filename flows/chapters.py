@@ -1,14 +1,18 @@
-"""Paragraphs that several flows share: preparing data, making an adapter whole, measuring every model."""
+"""Paragraphs that several flows share: preparing data, foreseeing the mask, making an adapter whole, measuring."""
 
 from typing import NamedTuple
 
+from containers.certify.contract import CertifyConfig, CertifyOutputs
 from containers.contract import Adapter, Dataset, Model, Scores
 from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
-from flows.recipe import DataRecipe
+from flows.recipe import DataRecipe, Recipe
+from infra.checkpoint import tokenizer_of
+from tasks.certify import certify
 from tasks.data import data
 from tasks.evaluate import evaluate
 from tasks.merge import merge
+from tasks.tokenizer import tokenizer
 
 
 class Materials(NamedTuple):
@@ -27,6 +31,14 @@ def prepare(recipe: DataRecipe) -> Materials:
     lessons = data("instructions", recipe.instructions, present(problems, judgements))
     corpus = data("corpus", recipe.corpus or recipe.instructions, present(problems, judgements, lessons))
     return Materials(corpus, lessons, judgements, problems)
+
+
+def foreseen_mask(recipe: Recipe) -> CertifyOutputs:
+    """Prove which tokens sft would train on; the tokenizer is the checkpoint's, or learnt from the recipe's corpus."""
+    given = tokenizer_of(recipe.checkpoint) if recipe.flow == "adapt_model" and recipe.checkpoint else None
+    materials = prepare(recipe.data)
+    vocabulary = given or tokenizer(materials.corpus, recipe.tokenizer)
+    return certify(vocabulary, materials.lessons, CertifyConfig(max_length=recipe.sft.max_length))
 
 
 def present(*datasets: Dataset | None) -> tuple[Dataset, ...]:

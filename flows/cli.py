@@ -45,7 +45,7 @@ def plan(recipe: RecipeName, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Check a recipe and its data only: formats, rows, rejects with reasons, what training would be marked on."""
+    """Check a recipe and its data only: formats, rows, rejects with reasons, which tokens would be trained."""
     from flows.checking import check_recipe
 
     check_recipe(recipe, overrides or [])

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from containers.contract import CONVERTIBLE, Model, StageError, combined, files_in
+from containers.contract import CONVERTIBLE, Model, StageError, Tokenizer, combined, files_in
 from containers.formats import ChatFormat, identity_of
 from infra.digests import Digests
 from infra.hub import TEXTS, WEIGHTS, downloaded, newest_commit
-from infra.sources import home, missing
+from infra.sources import home, link, missing
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REMEDY = "use a checkpoint of one of: " + ", ".join(CONVERTIBLE)
@@ -32,24 +32,41 @@ def checkpoint_of(named: Named | None) -> Model:
         raise StageError(
             "this flow starts from a checkpoint: set `checkpoint: {path: folder or owner/name}` in the recipe"
         )
-    folder = Path(named.path)
-    if not folder.is_dir():
-        folder = from_hub(named.path, named.revision)
-    config = checked_config(folder)
-    check_weights(folder)
-    check_tokenizer(folder, config)
+    folder = folder_of(named, (*WEIGHTS, *TEXTS))
     with Digests(home() / "sources" / "digests.sqlite") as digests:
         found = [(f.relative_to(folder).as_posix(), f.stat().st_size, digests.of(f)) for f in files_in(folder)]
     return Model(path=folder.absolute(), digest=combined(found), **identity_of(folder))
 
 
-def from_hub(name: str, revision: str | None) -> Path:
-    """Return the hub model's files at a commit; its architecture is checked before its weights are downloaded."""
+def tokenizer_of(named: Named) -> Tokenizer:
+    """Return a checkpoint's tokenizer alone, no weight downloaded or hashed; raises StageError as `checkpoint_of`."""
+    folder = folder_of(named, TEXTS)
+    files = {file.name: file.resolve() for pattern in TEXTS for file in sorted(folder.glob(pattern))}
+    with Digests(home() / "sources" / "digests.sqlite") as digests:
+        digest = combined((name, file.stat().st_size, digests.of(file)) for name, file in sorted(files.items()))
+    alone = home() / "sources" / digest[:16]
+    link(files, alone)
+    return Tokenizer(path=alone, digest=digest, **identity_of(alone))
+
+
+def folder_of(named: Named, patterns: tuple[str, ...]) -> Path:
+    """Return the folder that holds these files of a checkpoint (all of them, where it lies here), checked."""
+    local = Path(named.path).is_dir()
+    folder = Path(named.path) if local else from_hub(named.path, named.revision, patterns)
+    config = checked_config(folder)
+    if local or set(WEIGHTS) <= set(patterns):
+        check_weights(folder)
+    check_tokenizer(folder, config)
+    return folder
+
+
+def from_hub(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """Return files of a hub model at a commit; its architecture is checked before its weights are downloaded."""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise StageError(f"checkpoint.path: {missing(Path(name).expanduser().absolute())}")
     commit = revision or newest_commit(name, "model")
     checked_config(downloaded(name, commit, home() / "hub", ("config.json",)))
-    return downloaded(name, commit, home() / "hub", (*WEIGHTS, *TEXTS))
+    return downloaded(name, commit, home() / "hub", patterns)
 
 
 def checked_config(folder: Path) -> dict[str, Any]:

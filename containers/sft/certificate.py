@@ -8,14 +8,13 @@ in colour, `certificate.json` holds the claims; training refuses to start when o
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import AutoTokenizer
 
-from containers.contract import StageError
+from containers.contract import Dataset, Speaker, StageError
 from containers.formats import ChatFormat, Rendered
 from containers.out import Out
-from containers.sft.contract import SFTInputs
 from containers.sft.lessons import Lessons
 from containers.sft.page import page_of
 
@@ -31,19 +30,40 @@ class Claim:
     seen: str
 
 
-def certify(lessons: Lessons, chat: ChatFormat, inputs: SFTInputs, out: Out) -> dict[str, Any]:
+class Subject(Protocol):
+    """What a certificate is of: the lessons, and who learns them (only its tokenizer is read)."""
+
+    @property
+    def base(self) -> Speaker:
+        """A model, or its tokenizer alone."""
+
+    @property
+    def instructions(self) -> Dataset:
+        """The lessons."""
+
+
+def certify(lessons: Lessons, chat: ChatFormat, subject: Subject, out: Out) -> dict[str, Any]:
     """Write mask.html and certificate.json to the card and return the latter; raises StageError when a claim fails."""
+    record = proved(lessons, chat, subject, out)
+    broken = broken_in(record)
+    if broken:
+        raise StageError("the mask certificate does not hold, nothing was trained. " + "; ".join(broken))
+    return record
+
+
+def proved(lessons: Lessons, chat: ChatFormat, subject: Subject, out: Out) -> dict[str, Any]:
+    """Write the certificate, whether it holds or not; raises StageError when there is nothing to train on."""
     if not lessons.kept:
         raise StageError(
             f"no conversation has a trained token within max_length ({lessons.dropped_empty} dropped): each needs an "
             "assistant message; raise max_length, or map the speakers' names with `roles:` in the data source"
         )
-    drifted, different = compared(lessons, chat, inputs)
+    drifted, different = compared(lessons, chat, subject.base)
     claims = [*claims_of(lessons, chat), *drifted]
     record = {
-        "dataset": inputs.instructions.digest,
-        "tokenizer": inputs.base.tokenizer,
-        "template": inputs.base.template,
+        "dataset": subject.instructions.digest,
+        "tokenizer": subject.base.tokenizer,
+        "template": subject.base.template,
         "conversations": len(lessons.kept),
         "tokens": sum(len(lesson.ids) for lesson in lessons.kept),
         "trained_tokens": sum(sum(lesson.trained) for lesson in lessons.kept),
@@ -54,9 +74,6 @@ def certify(lessons: Lessons, chat: ChatFormat, inputs: SFTInputs, out: Out) -> 
     }
     (out.card / "certificate.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (out.card / "mask.html").write_text(page_of(record, [spans_of(x, chat) for x in spread(lessons.kept)]), "utf-8")
-    broken = [f"{claim.name}: {claim.seen}" for claim in claims if not claim.holds]
-    if broken:
-        raise StageError("the mask certificate does not hold, nothing was trained. " + "; ".join(broken))
     if lessons.truncated or lessons.dropped_empty:
         out.say(
             f"{lessons.truncated} conversations are cut to max_length and lose their end, "
@@ -64,6 +81,11 @@ def certify(lessons: Lessons, chat: ChatFormat, inputs: SFTInputs, out: Out) -> 
             level="warning",
         )
     return record
+
+
+def broken_in(record: dict[str, Any]) -> list[str]:
+    """Return each claim of a certificate that does not hold, with what was seen."""
+    return [f"{claim['name']}: {claim['seen']}" for claim in record["claims"] if not claim["holds"]]
 
 
 def claims_of(lessons: Lessons, chat: ChatFormat) -> list[Claim]:
@@ -99,13 +121,13 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def compared(lessons: Lessons, chat: ChatFormat, inputs: SFTInputs) -> tuple[list[Claim], int]:
+def compared(lessons: Lessons, chat: ChatFormat, base: Speaker) -> tuple[list[Claim], int]:
     """Compare a sample with `apply_chat_template`: (claim that the text is the same, conversations with other ids).
 
     Equal text in other ids is no error: a control token that a user writes stays text here, and a piece of the template
     and a content are never merged into one token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(inputs.base.path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     drift, different = "", 0
     sample = spread(list(zip(lessons.kept, lessons.conversations, strict=True)), COMPARED)
     for lesson, messages in sample:
