@@ -6,7 +6,7 @@ From the command line: `slipway run qwen-lora`; from Prefect: the deployment `ad
 from prefect import flow
 
 from containers.contract import Endpoint
-from flows.chapters import evaluate_each, prepare, whole
+from flows.chapters import evaluate_each, fitting, prepare, whole
 from flows.recipe import load_recipe
 from infra.checkpoint import checkpoint_of
 from infra.orchestration import run_of
@@ -28,7 +28,7 @@ def adapt_model(recipe_name: str = "qwen-lora", overrides: tuple[str, ...] = ())
     """
     recipe = load_recipe(recipe_name, overrides)
     with run_of(recipe):
-        base = checkpoint_of(recipe.checkpoint)
+        base = fitting(checkpoint_of(recipe.checkpoint), recipe)
         materials = prepare(recipe.data)
 
         chat = whole(base, sft(base, materials.lessons, recipe.sft), recipe.merge)

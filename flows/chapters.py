@@ -1,18 +1,20 @@
 """Paragraphs that several flows share: preparing data, foreseeing the mask, making an adapter whole, measuring."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from containers.certify.contract import CertifyConfig, CertifyOutputs
-from containers.contract import Adapter, Dataset, Model, Scores
+from containers.contract import Adapter, Dataset, Model, Scores, Speaker, StageError
 from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
 from flows.recipe import DataRecipe, Recipe
-from infra.checkpoint import tokenizer_of
+from infra.checkpoint import context_of, tokenizer_of
 from tasks.certify import certify
 from tasks.data import data
 from tasks.evaluate import evaluate
 from tasks.merge import merge
 from tasks.tokenizer import tokenizer
+
+S = TypeVar("S", bound=Speaker)
 
 
 class Materials(NamedTuple):
@@ -33,9 +35,20 @@ def prepare(recipe: DataRecipe) -> Materials:
     return Materials(corpus, lessons, judgements, problems)
 
 
+def fitting(start: S, recipe: Recipe) -> S:
+    """Return the checkpoint (or its tokenizer) itself; raises StageError where the recipe exceeds its context."""
+    context = context_of(start)
+    wrong = recipe.too_long_for(
+        context, f"the checkpoint's context of {context} (max_position_embeddings)", "start from a longer checkpoint"
+    )
+    if wrong:
+        raise StageError(wrong)
+    return start
+
+
 def foreseen_mask(recipe: Recipe) -> CertifyOutputs:
     """Prove which tokens sft would train on; the tokenizer is the checkpoint's, or learnt from the recipe's corpus."""
-    given = tokenizer_of(recipe.checkpoint) if recipe.flow == "adapt_model" and recipe.checkpoint else None
+    given = fitting(tokenizer_of(recipe.checkpoint), recipe) if recipe.flow == "adapt_model" else None
     materials = prepare(recipe.data)
     vocabulary = given or tokenizer(materials.corpus, recipe.tokenizer)
     return certify(vocabulary, materials.lessons, CertifyConfig(max_length=recipe.sft.max_length))

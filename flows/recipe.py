@@ -23,6 +23,9 @@ from containers.tokenizer.contract import TokenizerConfig
 from flows.mistakes import explain, lines_of
 
 RECIPES = Path(__file__).parent / "recipes"
+CUT_TO_CONTEXT = (
+    ("evaluate", "max_new_tokens"), ("quantize", "passage_tokens"), ("serve", "context"), ("serve", "max_tokens"),
+)  # fmt: skip
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -88,6 +91,32 @@ class Recipe(Config):
         if self.flow == "adapt_model" and self.checkpoint is None:
             raise ValueError("adapt_model needs a checkpoint, the model that it starts from")
         return self
+
+    @model_validator(mode="after")
+    def fits_the_context_that_is_pretrained(self) -> Self:
+        """Refuse lengths that the model of this recipe could never hold."""
+        length = self.pretrain.sequence_length
+        wrong = self.too_long_for(length, f"pretrain.sequence_length {length}", "raise pretrain.sequence_length")
+        if self.flow == "train_llm" and wrong:
+            raise ValueError(wrong)
+        return self
+
+    def too_long_for(self, context: int, named: str, remedy: str) -> str:
+        """Return which length exceeds a model's context of that many tokens, and what to do; empty where all fit.
+
+        Later stages cut their defaults to the context, so there only another length than the default is held to it.
+        """
+        lengths = {"sft.max_length": self.sft.max_length}
+        for stage, knob in CUT_TO_CONTEXT:
+            config: Config = getattr(self, stage)
+            if getattr(config, knob) != type(config).model_fields[knob].default:
+                lengths[f"{stage}.{knob}"] = getattr(config, knob)
+        return "; ".join(
+            f"{knob} {length} is more than {named}, all that the model can read at once: "
+            f"set {knob} to {context} or less, or {remedy}"
+            for knob, length in lengths.items()
+            if length > context
+        )
 
 
 def recipe_names() -> list[str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from containers.contract import CONVERTIBLE, Model, StageError, Tokenizer, combined, files_in
+from containers.contract import CONVERTIBLE, Model, Speaker, StageError, Tokenizer, combined, files_in
 from containers.formats import ChatFormat, identity_of
 from infra.digests import Digests
 from infra.hub import TEXTS, WEIGHTS, downloaded, newest_commit
@@ -28,17 +28,13 @@ class Named(Protocol):
 
 def checkpoint_of(named: Named | None) -> Model:
     """Return the Model at a folder or hub name; raises StageError where it could not be trained or served."""
-    if named is None:
-        raise StageError(
-            "this flow starts from a checkpoint: set `checkpoint: {path: folder or owner/name}` in the recipe"
-        )
     folder = folder_of(named, (*WEIGHTS, *TEXTS))
     with Digests(home() / "sources" / "digests.sqlite") as digests:
         found = [(f.relative_to(folder).as_posix(), f.stat().st_size, digests.of(f)) for f in files_in(folder)]
     return Model(path=folder.absolute(), digest=combined(found), **identity_of(folder))
 
 
-def tokenizer_of(named: Named) -> Tokenizer:
+def tokenizer_of(named: Named | None) -> Tokenizer:
     """Return a checkpoint's tokenizer alone, no weight downloaded or hashed; raises StageError as `checkpoint_of`."""
     folder = folder_of(named, TEXTS)
     files = {file.name: file.resolve() for pattern in TEXTS for file in sorted(folder.glob(pattern))}
@@ -49,8 +45,18 @@ def tokenizer_of(named: Named) -> Tokenizer:
     return Tokenizer(path=alone, digest=digest, **identity_of(alone))
 
 
-def folder_of(named: Named, patterns: tuple[str, ...]) -> Path:
+def context_of(model: Speaker) -> int:
+    """Return how many tokens a checkpoint reads at once; `model` is one, or its tokenizer alone."""
+    config: dict[str, Any] = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    return int(config["max_position_embeddings"])
+
+
+def folder_of(named: Named | None, patterns: tuple[str, ...]) -> Path:
     """Return the folder that holds these files of a checkpoint (all of them, where it lies here), checked."""
+    if named is None:
+        raise StageError(
+            "this flow starts from a checkpoint: set `checkpoint: {path: folder or owner/name}` in the recipe"
+        )
     local = Path(named.path).is_dir()
     folder = Path(named.path) if local else from_hub(named.path, named.revision, patterns)
     config = checked_config(folder)
@@ -81,6 +87,8 @@ def checked_config(folder: Path) -> dict[str, Any]:
     names = config.get("architectures") or ["none"]
     if names[0] not in CONVERTIBLE:
         raise StageError(f"{file}: architecture {names[0]} cannot be converted and served: {REMEDY}")
+    if not config.get("max_position_embeddings"):
+        raise StageError(f"{file} has no max_position_embeddings, the tokens that the model reads at once: add it")
     if config.get("quantization_config"):
         raise StageError(f"{file}: the weights are already quantized: start from the 16-bit checkpoint")
     return config

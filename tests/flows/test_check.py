@@ -73,3 +73,17 @@ def test_a_certificate_that_does_not_hold_ends_with_2(tmp_path: Path, template: 
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
     assert "60" in done.stdout and "instructions" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_lengths_beyond_a_checkpoints_context_are_refused_before_anything_starts(tmp_path: Path, command: str) -> None:
+    write_model(tmp_path / "base", max_position_embeddings=256)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(adapting(tmp_path / "base")))
+    environment = {**os.environ, "SLIPWAY_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "flows.cli", command, str(file), "sft.max_length=257"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "sft.max_length 257 is more than the checkpoint's context of 256" in done.stderr
+    assert "set sft.max_length to 256 or less" in done.stderr
+    assert not (tmp_path / "home" / "store").exists()

@@ -22,7 +22,7 @@ MINI = {
         "corpus": {"sources": [{"builtin": "stories", "max_rows": 50}]},
         "instructions": {"sources": [{"builtin": "desk", "max_rows": 50}]},
     },
-    "sft": {"method": "full"},
+    "sft": {"method": "full", "max_length": 256},
 }
 
 
@@ -55,6 +55,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
     [
         (("run", "tinny"), "did you mean 'tiny'?"),
         (("run", "tiny", "sft.learning_rat=1"), "did you mean 'learning_rate'?"),
+        (("run", "tiny", "sft.max_length=9999"), "sft.max_length 9999 is more than pretrain.sequence_length"),
         (("plan", "tiny", "sft"), "not of the form key.path=value"),
         (("report",), "there is no run yet"),
         (("chat", "base"), "there is no run yet"),

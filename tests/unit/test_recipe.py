@@ -17,6 +17,7 @@ data:
       - {path: "${CHATS}"}
 sft:
   method: lora
+  max_length: 256
 """
 
 
@@ -55,7 +56,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_name(recipe_file: Path
     assert "learning_rate" in refusal(recipe_file, "sft.learning_rat=1")
     recipe_file.write_text(RECIPE + "  learnin_rate: 1e-4\n")
     said = refusal(recipe_file)
-    assert "mine.yaml:11" in said and "sft.learnin_rate" in said and "'learning_rate'" in said
+    assert "mine.yaml:12" in said and "sft.learnin_rate" in said and "'learning_rate'" in said
 
 
 def test_a_wrong_value_is_refused_with_its_line(recipe_file: Path) -> None:
@@ -77,3 +78,25 @@ def test_a_recipe_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_adapt_model_needs_a_checkpoint(recipe_file: Path) -> None:
     assert "checkpoint" in refusal(recipe_file, "flow=adapt_model")
+
+
+@pytest.mark.parametrize("knob", ["sft.max_length", "evaluate.max_new_tokens", "serve.context", "serve.max_tokens"])
+def test_a_length_beyond_the_context_that_is_pretrained_is_refused(recipe_file: Path, knob: str) -> None:
+    said = refusal(recipe_file, "pretrain.sequence_length=384", f"{knob}=385")
+    assert f"{knob} 385 is more than pretrain.sequence_length 384" in said
+    assert f"set {knob} to 384 or less, or raise pretrain.sequence_length" in said
+    load_recipe(str(recipe_file), ("pretrain.sequence_length=384", f"{knob}=384"), variables={"CHATS": "x"})
+
+
+def test_defaults_that_are_cut_to_the_context_are_no_mistake(recipe_file: Path) -> None:
+    recipe = load_recipe(
+        str(recipe_file), ("pretrain.sequence_length=64", "sft.max_length=64"), variables={"CHATS": "x"}
+    )
+    assert recipe.serve.context > 64 and recipe.evaluate.max_new_tokens > 64
+
+
+def test_a_checkpoint_s_context_is_its_own(recipe_file: Path) -> None:
+    changes = ("flow=adapt_model", "checkpoint={path: a/b}", "sft.max_length=4096")
+    recipe = load_recipe(str(recipe_file), changes, variables={"CHATS": "x"})
+    assert "sft.max_length 4096 is more than it" in recipe.too_long_for(2048, "it", "take another")
+    assert recipe.too_long_for(4096, "it", "take another") == ""

@@ -158,6 +158,7 @@ def edited(folder: Path, **values: Any) -> None:
 
 SPOILT = {
     "another architecture": (lambda f: edited(f, architectures=["MambaForCausalLM"]), f"one of: {CONVERTIBLE[0]}"),
+    "no context": (lambda f: edited(f, max_position_embeddings=None), "has no max_position_embeddings"),
     "quantized": (lambda f: edited(f, quantization_config={"bits": 4}), "already quantized"),
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
     "torn config": (lambda f: (f / "config.json").write_text('{"arch'), "config.json: not JSON"),
