@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from containers.contract import CONVERTIBLE, Model, Speaker, StageError, Tokenizer, combined, files_in
 from containers.formats import ChatFormat, identity_of
+from containers.pre_tokenizers import split_of
 from infra.digests import Digests
 from infra.hub import TEXTS, WEIGHTS, downloaded, newest_commit
 from infra.sources import home, link, missing
@@ -112,8 +113,9 @@ def check_weights(folder: Path) -> None:
 
 
 def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
-    """Raise StageError for a tokenizer without a chat template, or with more ids than the model has embeddings."""
+    """Raise StageError for a tokenizer that llama.cpp cannot be, without a template, or of another model."""
     chat = ChatFormat.load(folder)
+    split_of(folder)
     if not chat.template:
         raise StageError(
             f"{folder} has no chat template, so its turns cannot be told apart: put chat_template.jinja beside "

@@ -7,17 +7,8 @@ from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
-from containers.contract import StageError
 from containers.formats import ChatFormat
-
-CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPLITS = {
-    rf"{CONTRACTIONS}|{WORDS}|\p{{N}}|{REST}": "qwen2",
-    rf"{CONTRACTIONS}|{WORDS}|\p{{N}}{{1,3}}|{REST}": "llama-bpe",
-}
-"""The regex before merging -> llama.cpp's name for it. These two differ in how digits stand together."""
+from containers.pre_tokenizers import split_of
 
 
 @dataclass(frozen=True)
@@ -37,12 +28,7 @@ class Vocabulary:
         """Read the tokenizer in `folder`; raises StageError for one that llama.cpp would read differently."""
         chat = ChatFormat.load(folder)
         parts = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        if parts["model"]["type"] != "BPE" or parts["model"].get("byte_fallback"):
-            raise StageError(
-                f"{folder}/tokenizer.json: only a byte-level BPE can be converted, and this is "
-                f"{'SentencePiece' if parts['model'].get('byte_fallback') else parts['model']['type']}"
-            )
-        return cls(chat, size, parts["model"], split_of(parts.get("pre_tokenizer"), folder))
+        return cls(chat, size, parts["model"], split_of(folder))
 
     def describe(self, writer: GGUFWriter) -> None:
         """Write everything that `tokenizer.ggml.*` holds."""
@@ -86,23 +72,3 @@ class Vocabulary:
         """Tell whether the tokenizer puts a beginning before every text."""
         ids = self.chat.tokenizer.encode("a").ids
         return begin is not None and ids[:1] == [begin]
-
-
-def split_of(pre_tokenizer: dict[str, Any] | None, folder: Path) -> str:
-    """Return llama.cpp's name of a tokenizer.json's `pre_tokenizer`; raises StageError for one it has no name for."""
-    steps = (pre_tokenizer or {}).get("pretokenizers") or ([pre_tokenizer] if pre_tokenizer else [])
-    kinds = [step["type"] for step in steps]
-    plain = kinds[-1:] == ["ByteLevel"] and not steps[-1].get("add_prefix_space")
-    own_regex = plain and steps[-1].get("use_regex", True)
-    if kinds == ["ByteLevel"] and own_regex:
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and own_regex and steps[0].get("individual_digits"):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and plain and not own_regex:
-        regex = steps[0]["pattern"].get("Regex", "")
-        if regex in SPLITS and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert"):
-            return SPLITS[regex]
-    raise StageError(
-        f"{folder}/tokenizer.json: llama.cpp would split text unlike this pre_tokenizer ({', '.join(kinds)}); "
-        "the splits of Qwen2, Llama 3, GPT-2 and SmolLM can be converted"
-    )

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from containers.contract import StageError
 from containers.formats import ChatFormat
+from containers.pre_tokenizers import SPLITS
 from containers.quantize.engine import Engine
 from containers.quantize.gguf_rope import RopeScaling
-from containers.quantize.gguf_tokens import SPLITS
 from containers.quantize.gguf_writer import write_gguf
 from containers.quantize.measuring import Passage, given_tokens, read
 from tests.stages.toy_chat import CHATML, SPECIAL, write_model

@@ -13,7 +13,7 @@ import pytest
 from containers.contract import CONVERTIBLE, StageError, digest_of
 from containers.data.contract import DataConfig, SourceConfig
 from infra import digests
-from infra.checkpoint import checkpoint_of
+from infra.checkpoint import checkpoint_of, tokenizer_of
 from infra.launch import Launch, launching
 from infra.settings import Settings
 from infra.sources import pinned, resolve
@@ -156,6 +156,11 @@ def edited(folder: Path, **values: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def respelt(folder: Path, **parts: Any) -> None:
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **parts}))
+
+
 SPOILT = {
     "another architecture": (lambda f: edited(f, architectures=["MambaForCausalLM"]), f"one of: {CONVERTIBLE[0]}"),
     "no context": (lambda f: edited(f, max_position_embeddings=None), "has no max_position_embeddings"),
@@ -169,6 +174,14 @@ SPOILT = {
         "lacks model-00002.safetensors",
     ),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "another split": (
+        lambda f: respelt(f, pre_tokenizer={"type": "Metaspace", "replacement": "_"}),
+        "llama.cpp would split text unlike this pre_tokenizer (Metaspace)",
+    ),
+    "SentencePiece": (
+        lambda f: respelt(f, model={"type": "BPE", "byte_fallback": True, "vocab": {}, "merges": []}),
+        "only a byte-level BPE can be converted and served, and this is SentencePiece",
+    ),
     "no template": (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template"),
     "another tokenizer": (lambda f: edited(f, vocab_size=100), "tokenizer and model do not belong together"),
 }
@@ -179,8 +192,9 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_at_the_start(tmp_path: Pa
     spoil, words = SPOILT[name]
     named = checkpoint(tmp_path / "mine")
     spoil(tmp_path / "mine")
-    with pytest.raises(StageError, match=re.escape(words)):
-        checkpoint_of(named)
+    for read in (checkpoint_of, tokenizer_of):  # a run, and `slipway check`
+        with pytest.raises(StageError, match=re.escape(words)):
+            read(named)
 
 
 def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, home: Path) -> None:
