@@ -21,6 +21,7 @@ from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
 from flows.mistakes import explain, lines_of
+from infra.pins import is_pin
 
 RECIPES = Path(__file__).parent / "recipes"
 CUT_TO_CONTEXT = (
@@ -50,7 +51,7 @@ class CheckpointConfig(Config):
     """A model to start from: a Hugging Face folder or a hub name."""
 
     path: str
-    """Folder, or owner/name on the hub."""
+    """Folder, owner/name on the hub, or `store:<address>` of a model that an earlier run made."""
     revision: str | None = None
     """Commit of the hub model; the newest is looked up and recorded when absent."""
 
@@ -200,8 +201,9 @@ def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             return [place(i) for i in item]
         if not isinstance(item, dict):
             return item
-        path = {"path": str(folder / item["path"])} if isinstance(item.get("path"), str) else {}
-        return {key: place(value) for key, value in item.items()} | path
+        path = item.get("path")
+        placed = {"path": str(folder / path)} if isinstance(path, str) and not is_pin(path) else {}
+        return {key: place(value) for key, value in item.items()} | placed
 
     placed = {**values, "data": place(values.get("data"))}
     checkpoint = values.get("checkpoint")

@@ -9,6 +9,7 @@ from containers.formats import ChatFormat, identity_of
 from containers.pre_tokenizers import split_of
 from infra.digests import Digests
 from infra.hub import TEXTS, WEIGHTS, downloaded, newest_commit
+from infra.pins import is_pin, pinned_artifact
 from infra.sources import home, link, missing
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -20,7 +21,7 @@ class Named(Protocol):
 
     @property
     def path(self) -> str:
-        """Folder, or owner/name on the hub."""
+        """Folder, owner/name on the hub, or `store:<address>`."""
 
     @property
     def revision(self) -> str | None:
@@ -28,7 +29,7 @@ class Named(Protocol):
 
 
 def checkpoint_of(named: Named | None) -> Model:
-    """Return the Model at a folder or hub name; raises StageError where it could not be trained or served."""
+    """Return the Model at a folder, hub name or pin; raises StageError where it could not be trained or served."""
     folder = folder_of(named, (*WEIGHTS, *TEXTS))
     with Digests(home() / "sources" / "digests.sqlite") as digests:
         found = [(f.relative_to(folder).as_posix(), f.stat().st_size, digests.of(f)) for f in files_in(folder)]
@@ -58,8 +59,9 @@ def folder_of(named: Named | None, patterns: tuple[str, ...]) -> Path:
         raise StageError(
             "this flow starts from a checkpoint: set `checkpoint: {path: folder or owner/name}` in the recipe"
         )
-    local = Path(named.path).is_dir()
-    folder = Path(named.path) if local else from_hub(named.path, named.revision, patterns)
+    place = pinned_artifact(named.path, Model, "checkpoint.path").path if is_pin(named.path) else Path(named.path)
+    local = place.is_dir()
+    folder = place if local else from_hub(named.path, named.revision, patterns)
     config = checked_config(folder)
     if local or set(WEIGHTS) <= set(patterns):
         check_weights(folder)

@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from containers.contract import Files, StageError, combined
+from containers.contract import Dataset, Files, StageError, combined
 from containers.data.contract import DataConfig, SourceConfig
 from infra.digests import Digests
 from infra.hub import newest_commit
 from infra.launch import current_launch
+from infra.pins import is_pin, pinned_artifact
 
 NOT_DATA = ("readme", "license", "licence", "notice", "copying", "dataset_infos.json")
 """Beginnings of names that lie beside data in a folder; named by path or glob they are read like any file."""
@@ -31,6 +32,20 @@ def resolve(config: DataConfig, role: str) -> dict[str, Files]:
     named = {str(i): path for i, source in enumerate(config.sources) if (path := place_of(source)) is not None}
     with Digests(home() / "sources" / "digests.sqlite") as digests:
         return {i: files_at(path, f"data.{role}.sources.{i}.path", digests) for i, path in named.items()}
+
+
+def pinned_dataset(config: DataConfig, role: str) -> Dataset | None:
+    """Return the finished dataset that a role's only source pins, None where none does; raises StageError."""
+    pins = [source.path for source in config.sources if source.path and is_pin(source.path)]
+    if not pins:
+        return None
+    place = f"data.{role}.sources"
+    if len(config.sources) > 1:
+        raise StageError(f"{place}: {pins[0]} is used as it is, cleaned and split: make it the only source")
+    dataset = pinned_artifact(pins[0], Dataset, f"{place}.0.path")
+    if dataset.role != role:
+        raise StageError(f"{place}: {pins[0]} holds {dataset.role}: give data.{role} a source of its own")
+    return dataset
 
 
 def place_of(source: SourceConfig) -> str | None:

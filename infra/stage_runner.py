@@ -13,7 +13,7 @@ from infra.events import Tail
 from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, memory_kills, tail_of
 from infra.fingerprint import components, fingerprint_of
 from infra.launch import Launch, StageRecord, StageRun, Status, current_launch
-from infra.planning import current_plan
+from infra.planning import current_plan, recorded, reused
 from infra.runners import Attempt
 from infra.runners.environment import environment_of
 from infra.staging import InputGuard, linked, locked, prepare, remove
@@ -60,6 +60,18 @@ def run_stage(stage: Stage[Any, I, O], config: Config, inputs: I, label: str = "
     telling.end("cached" if found else "done", published.result)
     outputs: O = published.outputs(stage)
     return outputs
+
+
+def tell_reused(published: Published) -> None:
+    """Tell of the stage run that a recipe pins as of one that was reused; it is not compared with the code of now."""
+    plan, launch = current_plan(), current_launch()
+    parts = recorded(launch.store, published.address)
+    if plan:
+        plan.launch.stages.append(reused(published, parts))
+        return
+    telling = Telling(launch, published.request, parts)
+    telling.start(cached=True)
+    telling.end("cached", published.result)
 
 
 class Telling:

@@ -29,7 +29,8 @@ class SourceConfig(Config):
     """Where rows come from: exactly one of `path`, `hub` and `builtin`."""
 
     path: str | None = aside(None)
-    """File, folder or glob, relative to the recipe; `${NAME}` reads an environment variable at the door."""
+    """File, folder or glob, relative to the recipe; `${NAME}` reads an environment variable at the door. As the only
+    source, `store:<address>` is a dataset that an earlier run made, used as it is."""
     hub: str | None = None
     """Dataset name on the hub (or a folder that `datasets.load_dataset` reads), streamed; pin it with `revision`."""
     revision: str | None = None

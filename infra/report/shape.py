@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from containers.contract import Frozen
 
 
@@ -68,3 +70,5 @@ class ReportFacts(Frozen):
     git: str | None
     cards: dict[str, Any]
     """card.json of each stage, by the stage's name."""
+    pinned: dict[str, str] = Field(default_factory=dict)
+    """Place in the recipe -> `store:<address>`: used as it was made, whatever the code was by then."""

@@ -10,6 +10,7 @@ from typing import Any
 from containers.contract import Endpoint, Scores
 from containers.out import write_last
 from infra.launch import Launch, StageRecord, current_launch
+from infra.pins import pins_in
 from infra.report.page import StageView, rendered
 from infra.report.shape import PromptLine, QuantizationLine, ReportFacts, ScoreLine, StageLine
 from infra.runs import RunRecord, current_run
@@ -52,6 +53,7 @@ def facts_of(
         environment={name: value for result in results for name, value in result.environment.items()},
         git=run.git or None,
         cards=cards,
+        pinned=dict(pins_in(run.config)),
     )
 
 

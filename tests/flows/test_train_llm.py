@@ -108,6 +108,17 @@ def test_a_change_runs_what_depends_on_it_and_nothing_else(line: Line) -> None:
     assert not {"data", "tokenizer", "pretrain"} & runs
 
 
+def test_pinned_lessons_are_used_and_the_report_says_so(line: Line) -> None:
+    requests = (line.home / "store").glob("data-*/request.json")
+    pin = next(f"store:{f.parent.name}" for f in requests if json.loads(f.read_text())["label"] == "instructions")
+    done = line.run(f"data.instructions.sources=[{{path: '{pin}'}}]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = line.report()
+    assert told["pinned"] == {"data.instructions.sources.0.path": pin}
+    assert {stage["status"] for stage in told["stages"]} == {"cached"}
+    assert pin in (line.home / "runs/latest/report.html").read_text()
+
+
 def test_a_misspelt_key_is_refused_before_anything_starts(line: Line) -> None:
     refused = line.run("pretrain.max_token=5")
     assert refused.returncode == 2

@@ -42,6 +42,11 @@ def test_paths_are_placed_beside_the_recipe_and_variables_filled(recipe_file: Pa
     )
 
 
+def test_a_pin_is_no_path(recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), variables={"CHATS": "store:data-abc"})
+    assert recipe.data.instructions.sources[0].path == "store:data-abc"
+
+
 def test_a_missing_variable_is_named(recipe_file: Path) -> None:
     with pytest.raises(RecipeError, match="CHATS"):
         load_recipe(str(recipe_file), variables={})

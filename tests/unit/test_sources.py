@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from containers.contract import CONVERTIBLE, StageError, digest_of
+from containers.contract import CONVERTIBLE, Artifact, Dataset, Model, Request, Result, StageError, digest_of
 from containers.data.contract import DataConfig, SourceConfig
+from containers.entrypoint import stage_named
 from infra import digests
 from infra.checkpoint import checkpoint_of, tokenizer_of
-from infra.launch import Launch, launching
+from infra.launch import Launch, current_launch, launching
+from infra.pins import pins_in
 from infra.settings import Settings
-from infra.sources import pinned, resolve
+from infra.sources import pinned, pinned_dataset, resolve
 from infra.store import Store
 
 
@@ -195,6 +198,59 @@ def test_a_checkpoint_that_cannot_be_served_is_refused_at_the_start(tmp_path: Pa
     for read in (checkpoint_of, tokenizer_of):  # a run, and `slipway check`
         with pytest.raises(StageError, match=re.escape(words)):
             read(named)
+
+
+def published(store: Store, word: str, kind: type[Artifact], files: Path, **fields: Any) -> str:
+    """Publish a folder as what a stage made; return its pin."""
+    staged = store.root.parent / "staged"
+    shutil.copytree(files, staged / "outputs" / "made")
+    made = kind.of(staged / "outputs" / "made", **fields)
+    name = next(iter(stage_named(word).outputs.model_fields))
+    outputs = {name: made.model_dump(mode="json") | {"path": "outputs/made"}}
+    label = str(fields.get("role", ""))
+    request = Request(stage=word, label=label, fingerprint="ab" * 32, code="", config={}, inputs={})
+    result = Result(stage=word, fingerprint="ab" * 32, outputs=outputs, metrics={}, seconds=1, environment={})
+    (staged / "request.json").write_text(request.model_dump_json())
+    (staged / "result.json").write_text(result.model_dump_json())
+    return f"store:{store.publish(staged).address}"
+
+
+def test_a_pinned_dataset_is_used_as_it_is(tmp_path: Path, home: Path) -> None:
+    store = current_launch().store
+    old(tmp_path / "made/train/part-0.parquet", "rows")
+    pin = published(store, "data", Dataset, tmp_path / "made", role="instructions", rows={"train": 1})
+    found = pinned_dataset(config(pin), "instructions")
+    assert found and found.digest == digest_of(tmp_path / "made") and store.root in found.path.parents
+    told = [(stage.name, stage.label, stage.status, f"store:{stage.address}") for stage in current_launch().stages]
+    assert told == [("data", "instructions", "cached", pin)]
+    assert pinned_dataset(config(tmp_path), "instructions") is None
+    with pytest.raises(StageError, match="make it the only source"):
+        pinned_dataset(config(pin, tmp_path), "instructions")
+    with pytest.raises(StageError, match=r"holds instructions: give data.corpus a source of its own"):
+        pinned_dataset(config(pin), "corpus")
+    with pytest.raises(StageError, match=r"data.corpus.sources.0.path: the store has no data-000"):
+        pinned_dataset(config("store:data-000"), "corpus")
+    with pytest.raises(StageError, match=r"checkpoint.path: .* is of kind dataset, and a model is needed"):
+        checkpoint_of(SimpleNamespace(path=pin, revision=None))
+
+
+def test_a_pinned_model_is_a_checkpoint(tmp_path: Path, home: Path) -> None:
+    mine = checkpoint_of(checkpoint(tmp_path / "mine"))
+    identity = {name: getattr(mine, name) for name in ("tokenizer", "template", "stop_ids")}
+    pin = published(current_launch().store, "pretrain", Model, mine.path, **identity)
+    for named in (pin, f"{pin}/model"):
+        model = checkpoint_of(SimpleNamespace(path=named, revision=None))
+        assert model.revise(path=mine.path) == mine and current_launch().store.root in model.path.parents
+    assert {stage.name for stage in current_launch().stages} == {"pretrain"}
+    assert tokenizer_of(SimpleNamespace(path=pin, revision=None)).tokenizer == mine.tokenizer
+
+
+def test_pins_are_found_wherever_they_stand() -> None:
+    recipe = {
+        "checkpoint": {"path": "store:a-1"},
+        "data": {"corpus": {"sources": [{"path": "x"}, {"path": "store:b"}]}},
+    }
+    assert dict(pins_in(recipe)) == {"checkpoint.path": "store:a-1", "data.corpus.sources.1.path": "store:b"}
 
 
 def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, home: Path) -> None:
