@@ -39,7 +39,7 @@ def fitting(start: S, recipe: Recipe) -> S:
     """Return the checkpoint (or its tokenizer) itself; raises StageError where the recipe exceeds its context."""
     context = context_of(start)
     wrong = recipe.too_long_for(
-        context, f"the checkpoint's context of {context} (max_position_embeddings)", "start from a longer checkpoint"
+        context, f"the checkpoint's context of {context} (config.json)", "start from a longer checkpoint"
     )
     if wrong:
         raise StageError(wrong)

@@ -48,9 +48,10 @@ def tokenizer_of(named: Named | None) -> Tokenizer:
 
 
 def context_of(model: Speaker) -> int:
-    """Return how many tokens a checkpoint reads at once; `model` is one, or its tokenizer alone."""
+    """Return how many tokens every layer of a checkpoint reads at once; `model` is one, or its tokenizer alone."""
     config: dict[str, Any] = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-    return int(config["max_position_embeddings"])
+    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    return min(int(config["max_position_embeddings"]), int(window or config["max_position_embeddings"]))
 
 
 def folder_of(named: Named | None, patterns: tuple[str, ...]) -> Path:

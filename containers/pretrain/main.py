@@ -66,7 +66,7 @@ def prepare(config: PretrainConfig) -> None:
 def starting_model(config: PretrainConfig, inputs: PretrainInputs, chat: ChatFormat) -> PreTrainedModel:
     """Return the checkpoint to continue from, or a new model."""
     if inputs.start is not None:
-        return load(inputs.start, inputs.tokenizer, config, chat)
+        return load(inputs.start, inputs.tokenizer, config)
     return build(config, chat)
 
 

@@ -1,20 +1,17 @@
 """From one dial to a Llama shape, and the model that training starts from."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from containers.contract import Model, StageError, Tokenizer
 from containers.formats import ChatFormat
+from containers.models import check_model, load_model
 from containers.pretrain.config import PretrainConfig, ShapeConfig
 
 WIDTH_PER_LAYER = 48
-SERVED = ("llama", "qwen2")
-"""Architectures that the quantize stage can convert and llama.cpp can serve."""
 
 
 def shape_of(depth: int) -> ShapeConfig:
@@ -65,27 +62,23 @@ def llama_config(config: PretrainConfig, shape: ShapeConfig, chat: ChatFormat) -
     )
 
 
-def load(start: Model, tokenizer: Tokenizer, config: PretrainConfig, chat: ChatFormat) -> PreTrainedModel:
+def load(start: Model, tokenizer: Tokenizer, config: PretrainConfig) -> PreTrainedModel:
     """Return the checkpoint to continue from in fp32; raises StageError where it does not fit the run."""
-    found: dict[str, Any] = json.loads((start.path / "config.json").read_text(encoding="utf-8"))
-    if found.get("model_type") not in SERVED:
-        raise StageError(
-            f"the checkpoint is a {found.get('model_type')!r}: only {', '.join(SERVED)} can be converted and served"
-        )
     if start.tokenizer != tokenizer.tokenizer:
         raise StageError(
             "the checkpoint was trained with another tokenizer: continue with the tokenizer beside its weights"
         )
+    found = check_model(start)
     context = int(found.get("max_position_embeddings", 0))
+    # Rows are attended to whole, where a layer with a sliding window would see less.
+    window = found.get("sliding_window") if found.get("use_sliding_window", True) else None
+    context = min(context, window or context)
     if config.sequence_length > context:
         raise StageError(
             f"pretrain.sequence_length {config.sequence_length} exceeds the checkpoint's context of {context}: "
             f"set it to {context} or less"
         )
-    model = AutoModelForCausalLM.from_pretrained(Path(start.path), dtype=torch.float32)
-    if (rows := model.get_input_embeddings().num_embeddings) < (size := chat.tokenizer.get_vocab_size()):
-        raise StageError(f"the tokenizer has {size:,} tokens and the checkpoint only {rows:,} embeddings")
-    return model
+    return load_model(start, "fp32")
 
 
 def described(model: PreTrainedModel) -> dict[str, Any]:

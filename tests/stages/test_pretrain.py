@@ -367,7 +367,7 @@ def test_a_foreign_checkpoint_is_refused(trained, inputs, tmp_path):
     others = [
         (TINY, {"tokenizer": "0" * 64}, {}, "another tokenizer"),
         (TINY.revise(sequence_length=128), {}, {}, "exceeds the checkpoint's context of 64"),
-        (TINY, {}, {"model_type": "gpt_neox"}, "only llama, qwen2 can be converted and served"),
+        (TINY, {}, {"architectures": ["GPTNeoXForCausalLM"]}, "GPTNeoXForCausalLM cannot be converted and served"),
     ]
     for i, (config, fields, changed, message) in enumerate(others):
         folder = tmp_path / str(i)

@@ -15,7 +15,7 @@ from containers.contract import CONVERTIBLE, Artifact, Dataset, Model, Request, 
 from containers.data.contract import DataConfig, SourceConfig
 from containers.entrypoint import stage_named
 from infra import digests
-from infra.checkpoint import checkpoint_of, tokenizer_of
+from infra.checkpoint import checkpoint_of, context_of, tokenizer_of
 from infra.launch import Launch, current_launch, launching
 from infra.pins import pins_in
 from infra.settings import Settings
@@ -152,6 +152,16 @@ def test_a_checkpoint_that_can_be_served_is_a_model(tmp_path: Path, home: Path, 
     assert model.digest == digest_of(tmp_path / "mine")
     assert len(model.stop_ids) == 1 and len(model.tokenizer) == len(model.template) == 64
     assert checkpoint_of(named) == model
+
+
+def test_a_checkpoints_context_ends_with_its_attention_window(tmp_path: Path, home: Path) -> None:
+    named = checkpoint(tmp_path / "mine")
+    edited(tmp_path / "mine", max_position_embeddings=512)
+    assert context_of(checkpoint_of(named)) == context_of(tokenizer_of(named)) == 512
+    edited(tmp_path / "mine", sliding_window=64)
+    assert context_of(checkpoint_of(named)) == 64
+    edited(tmp_path / "mine", use_sliding_window=False)
+    assert context_of(checkpoint_of(named)) == 512
 
 
 def edited(folder: Path, **values: Any) -> None:
