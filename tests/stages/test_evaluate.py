@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from containers.contract import Dataset
+from containers.contract import Dataset, digest_of, files_in
 from containers.evaluate.contract import EvaluateConfig, EvaluateInputs
 from containers.evaluate.generation import Job, answer_all
 from containers.evaluate.likelihood import nats_of
@@ -105,9 +105,12 @@ def test_a_prompt_that_fills_the_context_is_skipped_and_said(scored):
     assert "3 of 28 prompts fill the context of 256 tokens" in " ".join(logged(scored[0], "warning"))
 
 
-def test_twice_gives_the_same_bytes(made, scored, tmp_path):
-    again, _ = run_by_hand(tmp_path, "evaluate", CONFIG, made)
+def test_two_runs_in_two_folders_give_equal_bytes(made, scored, tmp_path):
+    again, _ = run_by_hand(tmp_path / "another" / "folder", "evaluate", CONFIG, made)
     assert again.scores.digest == scored[1].digest
+    assert digest_of(tmp_path / "another/folder/outputs") == digest_of(scored[0] / "outputs")  # the card as well
+    for file in files_in(scored[0] / "outputs"):
+        assert str(scored[0]).encode() not in file.read_bytes()
 
 
 def test_sets_without_rows_are_skipped(made, tmp_path):
