@@ -9,7 +9,7 @@ from containers.contract import Endpoint
 from flows.chapters import evaluate_each, fitting, prepare, whole
 from flows.recipe import load_recipe
 from infra.checkpoint import checkpoint_of
-from infra.orchestration import run_of
+from infra.orchestration import run_of, short_name
 from tasks.package import package
 from tasks.quantize import quantize
 from tasks.report import report
@@ -17,7 +17,7 @@ from tasks.serve import serve
 from tasks.sft import sft
 
 
-@flow(name="adapt-model", flow_run_name="{recipe_name}")
+@flow(name="adapt-model", flow_run_name=short_name)
 def adapt_model(recipe_name: str = "qwen-lora", overrides: tuple[str, ...] = ()) -> Endpoint:
     """Fine-tune an existing checkpoint on your conversations, and serve it.
 

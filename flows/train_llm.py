@@ -8,7 +8,7 @@ from prefect import flow
 from containers.contract import Endpoint
 from flows.chapters import evaluate_each, prepare, whole
 from flows.recipe import load_recipe
-from infra.orchestration import run_of
+from infra.orchestration import run_of, short_name
 from tasks.package import package
 from tasks.pretrain import pretrain
 from tasks.quantize import quantize
@@ -18,7 +18,7 @@ from tasks.sft import sft
 from tasks.tokenizer import tokenizer
 
 
-@flow(name="train-llm", flow_run_name="{recipe_name}")
+@flow(name="train-llm", flow_run_name=short_name)
 def train_llm(recipe_name: str = "tiny", overrides: tuple[str, ...] = ()) -> Endpoint:
     """Train a language model from raw text, teach it to answer, and serve it.
 

@@ -19,6 +19,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from containers.contract import Config
@@ -106,6 +107,11 @@ def is_fault_of_machinery(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, ConnectionError | TimeoutError | BlockingIOError | ChildProcessError)
 
 
+def short_name() -> str:
+    """Return what a flow run is called: its recipe's name, for a recipe given by path the name of its file."""
+    return Path(str(flow_run.parameters["recipe_name"])).name.removesuffix(".yaml")
+
+
 @contextmanager
 def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     """Open a run: its folder and record, its listeners, its relay to MLflow; close all of it, however it ends.
@@ -138,14 +144,14 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
 def first_record(settings: Settings, recipe: Config, name: str) -> RunRecord:
     """Return the record of a run that begins now."""
     context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
-    named = Path(name or (flow_run.name if flow_run else "run")).stem
+    asked = context.flow_run if context else None
+    named = name or (asked.name if asked else "run")
     return RunRecord(
         run=new_run_name(settings.runs, named),
         recipe=named,
         began=time.time(),
         git=commit_of(ROOT),
-        flow_run_id=str(flow_run.id) if flow_run else "",
+        flow_run_id=str(asked.id) if asked else "",
         config=recipe.model_dump(mode="json"),
         arguments=dict(context.parameters or {}) if context else {},
     )

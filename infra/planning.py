@@ -82,7 +82,7 @@ _current: ContextVar[Plan | None] = ContextVar("plan", default=None)
 @contextmanager
 def planning(settings: Settings, name: str) -> Iterator[Plan]:
     """Make every stage called inside the block foreseen instead of run; `name` is the recipe's."""
-    plan = Plan(Launch(settings, Store(settings.store), ProcessRunner(settings)), Path(name).stem)
+    plan = Plan(Launch(settings, Store(settings.store), ProcessRunner(settings)), Path(name).name.removesuffix(".yaml"))
     token = _current.set(plan)
     try:
         yield plan

@@ -1,6 +1,7 @@
 """Gather what a run left in the store and write report.json and report.html into the run's folder."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -131,6 +132,7 @@ def reproduce(run: RunRecord) -> str:
     """Return the commands that make this run again."""
     commit = run.git.removesuffix("+")
     lines = [f"git checkout {commit}"] if commit else []
-    lines += ["make setup", f"./slipway run {run.recipe}"]
+    called = (run.arguments.get("recipe_name", run.recipe), *run.arguments.get("overrides", ()))
+    lines += ["make setup", shlex.join(["./slipway", "run", *map(str, called)])]
     note = "\n# the checkout had changes that no commit holds" if run.git.endswith("+") else ""
     return "\n".join(lines) + note

@@ -36,7 +36,7 @@ def main(folder: Path, wishes: list[str]) -> None:
             token = prepared.set(Preparation((board,)))
             try:
                 with board:
-                    answers.append(toy("toy", str(folder), *map(int, wish.split(":"))).bundle)
+                    answers.append(toy(f"{folder}/toy.yaml", str(folder), *map(int, wish.split(":"))).bundle)
             except Exception as error:
                 answers.append(f"{type(error).__name__}: {error}")
             prepared.reset(token)

@@ -9,7 +9,7 @@ from prefect import flow
 
 from containers.contract import Config, Dataset, Endpoint, StageError, Tokenizer
 from containers.tokenizer.contract import TokenizerConfig
-from infra.orchestration import run_of, stage_task
+from infra.orchestration import run_of, short_name, stage_task
 from tasks.tokenizer import tokenizer
 
 REFUSED = 310
@@ -44,7 +44,7 @@ def announce(vocabulary: Tokenizer) -> Endpoint:
     return Endpoint(url="http://127.0.0.1:1", model="toy", bundle=vocabulary.digest)
 
 
-@flow(name="toy", flow_run_name="{recipe_name}")
+@flow(name="toy", flow_run_name=short_name)
 def toy(recipe_name: str, folder: str, vocab_size: int = 300, rows: int = 200) -> Endpoint:
     """Learn a vocabulary."""
     recipe = ToyRecipe(tokenizer=TokenizerConfig(vocab_size=vocab_size))

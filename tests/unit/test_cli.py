@@ -73,6 +73,12 @@ def test_an_unknown_option_ends_with_2(tmp_path: Path) -> None:
     assert slipway(tmp_path, "run", "--nonsense").returncode == 2
 
 
+def test_pruning_keeps_one_run_at_least(tmp_path: Path) -> None:
+    none = slipway(tmp_path, "prune", "--keep", "0")
+    assert none.returncode == 2 and "greater than or equal to 1" in none.stderr
+    assert slipway(tmp_path, "prune", "--keep", "1").returncode == 0
+
+
 def test_exit_codes_tell_failures_apart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code_of(StageError("mend it")) == 2
     assert exit_code_of(StageFailed("it broke")) == 1
