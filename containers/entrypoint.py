@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -163,15 +163,20 @@ def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def relative(outputs: Frozen, folder: Path) -> dict[str, Any]:
     """Return outputs as JSON values with artifact paths relative to `folder`."""
-    artifacts: dict[str, Artifact] = dict(artifacts_in(outputs))
-    values = outputs.model_dump(mode="json")
+    return placed(outputs, lambda _, artifact: artifact.path.relative_to(folder).as_posix())
+
+
+def placed(values: Frozen, place: Callable[[str, Artifact], str]) -> dict[str, Any]:
+    """Return inputs or outputs as JSON values, the path of each artifact being what `place(name, artifact)` says."""
+    artifacts: dict[str, Artifact] = dict(artifacts_in(values))
+    dumped = values.model_dump(mode="json")
     for name, artifact in artifacts.items():
         field, _, key = name.partition(".")
-        value = values[field]
+        value = dumped[field]
         if key:
             value = value[int(key)] if isinstance(value, list) else value[key]
-        value["path"] = artifact.path.relative_to(folder).as_posix()
-    return values
+        value["path"] = place(name, artifact)
+    return dumped
 
 
 def environment() -> dict[str, str]:

@@ -1,17 +1,16 @@
-"""How a model is loaded and saved: safetensors only, architectures that we can convert and serve, identity checked."""
+"""How a model is loaded and saved: in which precision, on which device, its tokenizer beside it."""
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from containers.contract import CONVERTIBLE, Speaker, StageError
-from containers.formats import ChatFormat, identity_of
+from containers.contract import Speaker, StageError
+from containers.formats import ChatFormat
+from containers.model_folder import check_model
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -53,63 +52,6 @@ def working_precision(wanted: str, device: torch.device) -> tuple[str, str | Non
 def has_bf16_instructions() -> bool:
     """Tell whether the CPU multiplies bf16 itself (AVX512-BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def check_model(source: Speaker | Path) -> dict[str, Any]:
-    """Return config.json of a model folder that may be loaded; raises StageError.
-
-    Refused: no config or weights, pickled weights (they run code when read), an architecture that cannot be converted
-    and served, a tokenizer, template or stop id that is not the one recorded with the artifact, and a tokenizer with
-    more ids than the model has embeddings.
-    """
-    folder = source if isinstance(source, Path) else source.path
-    if not (folder / "config.json").is_file():
-        raise StageError(f"{folder} holds no config.json: a Hugging Face model folder is needed")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    check_weights(folder)
-    named = (config.get("architectures") or ["none"])[0]
-    if named not in CONVERTIBLE:
-        raise StageError(
-            f"{folder}/config.json: architecture {named} cannot be converted and served; "
-            f"use one of {', '.join(CONVERTIBLE)}"
-        )
-    if isinstance(source, Speaker):
-        check_identity(source)
-    check_vocabulary(folder, config)
-    return config
-
-
-def check_weights(folder: Path) -> None:
-    """Raise StageError unless the weights are safetensors and nothing beside them is a pickle."""
-    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
-    if pickles:
-        raise StageError(
-            f"{folder}/{pickles[0]} is a pickle, which runs code when it is read: convert it to safetensors "
-            "and delete it"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise StageError(f"{folder} holds no *.safetensors weights")
-
-
-def check_identity(source: Speaker) -> None:
-    """Raise StageError when what lies beside the weights is not what the artifact says."""
-    found = identity_of(source.path)
-    for name, meaning in {"tokenizer": "tokenizer", "template": "chat template", "stop_ids": "stop ids"}.items():
-        if found[name] != getattr(source, name):
-            raise StageError(
-                f"{source.path}: the {meaning} is not the one that belongs to these weights "
-                f"({found[name]} here, {getattr(source, name)} recorded); restore the files or make the model again"
-            )
-
-
-def check_vocabulary(folder: Path, config: dict[str, Any]) -> None:
-    """Raise StageError when the tokenizer knows ids that the embedding has no row for."""
-    size = ChatFormat.load(folder).tokenizer.get_vocab_size(with_added_tokens=True)
-    if size > config["vocab_size"]:
-        raise StageError(
-            f"{folder}: the tokenizer has {size} ids and the model {config['vocab_size']} embeddings "
-            "(config.json vocab_size): this tokenizer belongs to another model"
-        )
 
 
 def load_model(

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from containers.contract import Artifact, Frozen, Request, artifacts_in, digest_of, files_in
+from containers.entrypoint import placed
 from containers.out import write_last
 from infra.failures import FolderBusy, StageFailed
 from infra.store import disk_error, stat_of
@@ -62,14 +63,7 @@ def remove(path: Path) -> None:
 
 def linked(inputs: Frozen) -> dict[str, Any]:
     """Return inputs as JSON values for a request, each artifact's path being inputs/<name>."""
-    values = inputs.model_dump(mode="json")
-    for name, _ in artifacts_in(inputs):
-        field, _, key = name.partition(".")
-        value = values[field]
-        if key:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        value["path"] = f"inputs/{name}"
-    return values
+    return placed(inputs, lambda name, _: f"inputs/{name}")
 
 
 class InputGuard:

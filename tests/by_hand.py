@@ -9,6 +9,7 @@ from typing import Any
 
 from containers.contract import Frozen, Request, Result, artifacts_in
 from containers.entrypoint import located, stage_named
+from infra.staging import linked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,17 +41,11 @@ def try_by_hand(folder: Path, word: str, config: Frozen, inputs: Frozen, code: s
 def placed(inputs: Frozen, folder: Path) -> dict[str, Any]:
     """Return inputs as request values, each artifact linked at inputs/<name>."""
     (folder / "inputs").mkdir(exist_ok=True)
-    values = inputs.model_dump(mode="json")
     for name, artifact in artifacts_in(inputs):
         link = folder / "inputs" / name
         if not link.exists():
             link.symlink_to(artifact.path.resolve())
-        field, _, key = name.partition(".")
-        value = values[field]
-        if key:
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        value["path"] = f"inputs/{name}"
-    return values
+    return linked(inputs)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from transformers import BitsAndBytesConfig
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
 from containers.merge.contract import MergeConfig, MergeInputs, MergeOutputs
-from containers.models import TRAINED_ON, check_identity, device_for, load_model, save_model
+from containers.model_folder import check_identity
+from containers.models import TRAINED_ON, device_for, load_model, save_model
 from containers.out import Out
 
 

@@ -8,7 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from containers.contract import Model, StageError, Tokenizer
 from containers.formats import ChatFormat
-from containers.models import check_model, load_model
+from containers.model_folder import check_model, context_in
+from containers.models import load_model
 from containers.pretrain.config import PretrainConfig, ShapeConfig
 
 WIDTH_PER_LAYER = 48
@@ -68,11 +69,8 @@ def load(start: Model, tokenizer: Tokenizer, config: PretrainConfig) -> PreTrain
         raise StageError(
             "the checkpoint was trained with another tokenizer: continue with the tokenizer beside its weights"
         )
-    found = check_model(start)
-    context = int(found.get("max_position_embeddings", 0))
-    # Rows are attended to whole, where a layer with a sliding window would see less.
-    window = found.get("sliding_window") if found.get("use_sliding_window", True) else None
-    context = min(context, window or context)
+    # Rows are attended to whole: a window would be ignored here and heeded by whoever reads the model later.
+    context = context_in(check_model(start))
     if config.sequence_length > context:
         raise StageError(
             f"pretrain.sequence_length {config.sequence_length} exceeds the checkpoint's context of {context}: "

@@ -26,6 +26,7 @@ from gguf.quants import quantize
 from safetensors import safe_open
 
 from containers.contract import StageError
+from containers.model_folder import context_in
 from containers.quantize.gguf_rope import RopeScaling
 from containers.quantize.gguf_tokens import Vocabulary
 
@@ -89,8 +90,7 @@ class Checkpoint:
     @property
     def context(self) -> int:
         """Tokens of context; no more than a sliding window, since llama.cpp attends to all of them."""
-        window = self.config.get("sliding_window") if self.config.get("use_sliding_window", True) else None
-        return min(int(self.config["max_position_embeddings"]), int(window or 2**31))
+        return context_in(self.config)
 
     def names(self) -> list[tuple[str, str]]:
         """Return (gguf name, Hugging Face name) of every tensor to write, sorted; raises StageError for a stranger."""

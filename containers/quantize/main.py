@@ -14,7 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from containers.contract import Quantized, StageError, files_in
 from containers.formats import ChatFormat, identity_of
-from containers.models import TOKENIZER_FILES, check_model, copy_tokenizer, device_for, load_model
+from containers.model_folder import check_model
+from containers.models import TOKENIZER_FILES, copy_tokenizer, device_for, load_model
 from containers.out import Out
 from containers.quantize.bits_and_bytes import read_back, write_bits_and_bytes
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs

@@ -13,7 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 from containers.checkpoints import newest
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
-from containers.models import check_model, device_for, load_model, save_model, working_precision
+from containers.model_folder import check_model
+from containers.models import device_for, load_model, save_model, working_precision
 from containers.out import Out
 from containers.sft.adapters import add_adapter, bits_and_bytes, quantization_of, save_adapter
 from containers.sft.certificate import certify

@@ -13,7 +13,7 @@ from containers.formats import ChatFormat, identity_of
 from containers.merge.contract import STAGE as MERGE
 from containers.merge.contract import MergeInputs
 from containers.merge.main import run as merge
-from containers.models import check_model
+from containers.model_folder import check_model
 from containers.out import Out
 from containers.pretrain.contract import PretrainConfig, PretrainInputs
 from containers.pretrain.engine import Engine

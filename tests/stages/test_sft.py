@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from containers.contract import Adapter, Dataset, Model, StageError, digest_of
 from containers.formats import ChatFormat, Rendered
-from containers.models import check_model, load_model
+from containers.model_folder import check_model
+from containers.models import load_model
 from containers.out import Out
 from containers.sft.contract import STAGE, SFTInputs
 from containers.sft.lessons import read_lessons
