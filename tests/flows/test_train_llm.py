@@ -119,6 +119,14 @@ def test_pinned_lessons_are_used_and_the_report_says_so(line: Line) -> None:
     assert pin in (line.home / "runs/latest/report.html").read_text()
 
 
+def test_a_pinned_model_is_adapted_as_the_one_that_was_trained(line: Line) -> None:
+    pin = next(f"store:{folder.name}" for folder in (line.home / "store").glob("pretrain-*"))
+    overrides = ("flow=adapt_model", f"checkpoint={{path: '{pin}'}}", f"serve.port={line.port}")
+    planned = line.slipway("plan", str(line.recipe), *overrides)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "sft" in planned.stdout and "0 of 8 stages would run: nothing to do" in planned.stdout
+
+
 def test_a_misspelt_key_is_refused_before_anything_starts(line: Line) -> None:
     refused = line.run("pretrain.max_token=5")
     assert refused.returncode == 2
