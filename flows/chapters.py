@@ -1,5 +1,6 @@
 """Paragraphs that several flows share: preparing data, foreseeing the mask, making an adapter whole, measuring."""
 
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from containers.certify.contract import CertifyConfig, CertifyOutputs
@@ -8,6 +9,7 @@ from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
 from flows.recipe import DataRecipe, Recipe
 from infra.checkpoint import context_of, tokenizer_of
+from infra.orchestration import side_by_side
 from tasks.certify import certify
 from tasks.data import data
 from tasks.evaluate import evaluate
@@ -68,4 +70,4 @@ def evaluate_each(models: dict[str, Model], materials: Materials, config: Evalua
     """Measure every model of the run on the same held-out sets, so that the report can set them side by side."""
     held_out = {"corpus": materials.corpus, "instructions": materials.lessons}
     held_out |= {"problems": materials.problems} if materials.problems else {}
-    return tuple(evaluate(name, model, held_out, config) for name, model in models.items())
+    return tuple(side_by_side(*(partial(evaluate, name, model, held_out, config) for name, model in models.items())))

@@ -23,6 +23,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from containers.contract import Config
+from infra.doctor import gpu_memory
 from infra.flow_log import FlowLog, reused_stages
 from infra.host_tasks import on_the_host
 from infra.launch import Launch, Listener, current_launch, launching
@@ -157,14 +158,14 @@ def first_record(settings: Settings, recipe: Config, name: str) -> RunRecord:
     )
 
 
-def side_by_side(*calls: Callable[[], T], at_once: int | None = None) -> list[T]:
+def side_by_side(*calls: Callable[[], T]) -> list[T]:
     """Run independent stages at the same time, as many as the machine bears; return their results in order.
 
-    One at a time on fewer than eight cores: every stage uses the threads that its recipe says, and two PyTorch
-    processes that share two cores cost each other five times their speed. When one fails, those that have not begun
-    do not begin, those that run are stopped, and its error is raised.
+    One at a time on fewer than eight cores, where two PyTorch processes cost each other five times their speed, and
+    beside a GPU, whose memory one stage may need whole. When one fails, those that have not begun do not begin, those
+    that run are stopped, and its error is raised.
     """
-    width = min(len(calls), at_once or Settings().stages_at_once or max(1, (os.cpu_count() or 1) // 4))
+    width = min(len(calls), Settings().stages_at_once or (1 if gpu_memory() else max(1, (os.cpu_count() or 1) // 4)))
     if width <= 1:
         return [call() for call in calls]
     with ThreadPoolExecutor(width, thread_name_prefix="stage") as pool:

@@ -20,8 +20,8 @@ class Settings(BaseSettings):
     runner: Literal["process"] = "process"
     """Where stages run."""
     stages_at_once: int | None = Field(None, gt=0)
-    """Independent stages that may run side by side; one for every four cores when absent (two PyTorch processes on two
-    cores cost each other five times their speed)."""
+    """Independent stages that may run side by side; when absent one for every four cores, and one alone where there
+    is a GPU."""
     prefect_port: int = 4200
     """Port of the Prefect UI that `make up` starts."""
     prefect_api_url: str | None = None

@@ -39,8 +39,11 @@ class PretrainConfig(Config):
     """Rows per optimizer step, whatever fits in memory: x sequence_length = tokens per step."""
     micro_batch_size: int = Field(32, ge=1)
     """Rows computed at a time, a divisor of batch_size. Halve it when memory runs out; only rounding changes."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: orthogonalised steps for the matrices, AdamW for embeddings and norms; learns as much from half the tokens,
+    and pays a fixed price per step. adamw: the plain one, and the better choice for a checkpoint that it trained."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Peak step size of AdamW. Larger models want less: 3e-3 at 2M weights, 6e-4 at 100M, 3e-4 at 1B."""
+    """Peak step size, of both optimizers. Larger models want less: 3e-3 at 2M weights, 6e-4 at 100M, 3e-4 at 1B."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After warm-up, fall along a cosine; or stay (warm-up, stable, decay) and fall in the last `decay_share`."""
     warmup_share: float = Field(0.03, ge=0, lt=1)
@@ -72,4 +75,4 @@ class PretrainConfig(Config):
     validation_tokens: int = Field(32_768, ge=1)
     """Tokens of the validation split that bits per byte is measured on, eleven times."""
     checkpoint_seconds: float = aside(120.0, ge=0)
-    """Seconds between checkpoints: what a crash can cost. Each holds the weights three times (AdamW)."""
+    """Seconds between checkpoints: what a crash can cost. Each holds the weights two to three times."""

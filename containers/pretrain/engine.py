@@ -1,4 +1,4 @@
-"""One optimizer step on any device: arithmetic, compilation, loss, gradients, AdamW.
+"""One optimizer step on any device: arithmetic, compilation, loss, gradients, optimizer.
 
 Attention stays within a document through a block-diagonal mask, built once per batch. At 256 tokens a row that costs 4%
 of the time of plain causal attention, which would let documents read each other; no kernel on a CPU skips the blocks.
@@ -7,7 +7,6 @@ of the time of plain causal attention, which would let documents read each other
 import math
 import shutil
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from containers.contract import StageError
+from containers.muon import Muon, groups_of
 from containers.pretrain.config import PretrainConfig
 from containers.pretrain.packing import IGNORED, Batch
 
@@ -43,8 +43,8 @@ class Engine:
         self.config = config
         self.device = device_of(config)
         self.model = model.to(self.device).train()
-        self.optimizer = torch.optim.AdamW(
-            groups_of(model, config.weight_decay), lr=config.learning_rate, betas=BETAS, fused=True
+        self.optimizer = Muon(
+            groups_of(model, config.weight_decay, config.optimizer == "muon"), config.learning_rate, BETAS
         )
         self.precision = precision_of(config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -119,10 +119,3 @@ def compiles(config: PretrainConfig, device: torch.device, operations: float) ->
     if operations < WORTH_COMPILING[device.type]:
         return False, f"eager: {operations:.0e} operations are too few to earn back compiling"
     return True, "compiled: the first step takes 20-60 s"
-
-
-def groups_of(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups: matrices decay; norms and biases do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

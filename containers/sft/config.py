@@ -32,8 +32,9 @@ class LessonsConfig(Config):
     """Decoupled decay of AdamW per step, times the learning rate."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Longer gradients are scaled down to this length."""
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
-    """8bit: optimizer state in a quarter of the memory; paged: it moves to the host when the GPU is full (CUDA)."""
+    optimizer: Literal["adamw", "muon", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw"
+    """muon: orthogonalised steps for the matrices, where pretraining took them too; 8bit: optimizer state in a
+    quarter of the memory; paged: it moves to the host when the GPU is full (CUDA)."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Arithmetic of the forward and backward pass; a CPU without bf16 instructions, and fp16 on any CPU, mean fp32."""
     gradient_checkpointing: bool = False

@@ -20,11 +20,13 @@ from trl.trainer.sft_config import SFTConfig as TRLConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from containers.checkpoints import commit
+from containers.muon import Muon, groups_of
 from containers.out import Out
 from containers.sft.config import LessonsConfig
 from containers.sft.packing import Curriculum, lay_out, pack
 
-OPTIMIZERS = {"adamw": "adamw_torch_fused"}
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "muon": "adamw_torch_fused"}
+BETAS = (0.9, 0.999)
 SCHEDULES = {"constant": "constant_with_warmup"}
 
 
@@ -72,6 +74,14 @@ class PackedTrainer(SFTTrainer):
             total += loss.detach()
         self.reporter.count(inputs)
         return total
+
+    def create_optimizer(self, *given: Any) -> torch.optim.Optimizer:
+        """Return the optimizer, made now if it is not there yet."""
+        config = self.curriculum.config
+        if config.optimizer == "muon" and self.optimizer is None:
+            groups = groups_of(self.model, config.weight_decay, turning=True)
+            self.optimizer = Muon(groups, config.learning_rate, BETAS)
+        return super().create_optimizer(*given)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the trainer's estimate assumes padded rows."""

@@ -33,7 +33,9 @@ from tests.stages.small_corpus import small_corpus
 
 GOAL = 0.95
 SHAPE = ShapeConfig(width=192, layers=4, heads=6, kv_heads=3, ffn=512)
-CONFIG = PretrainConfig(shape=SHAPE, sequence_length=256, batch_size=16, micro_batch_size=16, device="cpu")
+CONFIG = PretrainConfig(
+    shape=SHAPE, sequence_length=256, batch_size=16, micro_batch_size=16, optimizer="adamw", device="cpu"
+)
 POSITIONS = CONFIG.sequence_length * CONFIG.batch_size
 
 Step = Callable[[], object]

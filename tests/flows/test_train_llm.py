@@ -1,53 +1,25 @@
 """The whole line by its command: text in, a served model out; the second time nothing runs."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from infra.report.shape import ReportFacts
+from tests.flows.line import Line
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["data", "tokenizer", "pretrain", "sft", "evaluate", "quantize", "package"]
-
-
-class Line:
-    """A home of its own, a recipe, and the command."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "home"
-        self.recipe = folder / "small.yaml"
-        shutil.copy(Path(__file__).with_name("small.yaml"), self.recipe)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-
-    def slipway(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "SLIPWAY_HOME": str(self.home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "flows.cli", *words]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
-    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
-        return self.slipway("run", str(self.recipe), f"serve.port={self.port}", *overrides)
-
-    def report(self) -> dict[str, Any]:
-        shown = self.slipway("report", "--json")
-        assert shown.returncode == 0, shown.stderr
-        found: dict[str, Any] = json.loads(shown.stdout)
-        return found
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    made = Line(tmp_path_factory.mktemp("line"))
+    folder = tmp_path_factory.mktemp("line")
+    shutil.copy(Path(__file__).with_name("small.yaml"), folder)
+    made = Line(folder, str(folder / "small.yaml"))
     first = made.run()
     assert first.returncode == 0, first.stdout + first.stderr
     made.said = first.stdout  # type: ignore[attr-defined]
@@ -101,7 +73,7 @@ def test_an_unchanged_run_reuses_every_stage_and_leaves_the_served_model_alone(l
 
 
 def test_a_change_runs_what_depends_on_it_and_nothing_else(line: Line) -> None:
-    changed = line.slipway("plan", str(line.recipe), f"serve.port={line.port}", "sft.learning_rate=2e-3")
+    changed = line.slipway("plan", line.recipe, f"serve.port={line.port}", "sft.learning_rate=2e-3")
     assert changed.returncode == 0, changed.stdout + changed.stderr
     runs = {text.split()[0] for text in changed.stdout.splitlines() if " runs " in text}
     assert {"sft", "evaluate", "quantize", "package"} <= runs
@@ -122,7 +94,7 @@ def test_pinned_lessons_are_used_and_the_report_says_so(line: Line) -> None:
 def test_a_pinned_model_is_adapted_as_the_one_that_was_trained(line: Line) -> None:
     pin = next(f"store:{folder.name}" for folder in (line.home / "store").glob("pretrain-*"))
     overrides = ("flow=adapt_model", f"checkpoint={{path: '{pin}'}}", f"serve.port={line.port}")
-    planned = line.slipway("plan", str(line.recipe), *overrides)
+    planned = line.slipway("plan", line.recipe, *overrides)
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "sft" in planned.stdout and "0 of 8 stages would run: nothing to do" in planned.stdout
 

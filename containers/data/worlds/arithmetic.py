@@ -4,7 +4,7 @@ from random import Random
 
 from containers.contract import Role, Split
 from containers.data.worlds.dialogue import dialogue_of
-from containers.data.worlds.sums import added, divided, multiplied, owner, taken
+from containers.data.worlds.sums import added, divided, multiplied, owner, owner_of_difference, taken
 from containers.data.worlds.world import Exchange, World, drawn, phrased
 
 ASKS = ("What is {sum}?", "How much is {sum}?", "Calculate {sum}.", "Work out {sum}, please.", "Tell me what {sum} is.")
@@ -30,15 +30,19 @@ def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
     """Return the two numbers of a sum that belong to `split`; half of the training sums are within the tables."""
     if kind in ("add", "subtract"):
         top = rng.choice((9, 19)) if split == "train" else 19
-        sign = "+" if kind == "add" else "-"
-        pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: owner(sign, *ab), split)
+        of = owner if kind == "add" else owner_of_difference
+        pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: of(kind, *ab), split)
         return pair if kind == "subtract" or rng.random() < 0.5 else pair[::-1]
-    a, b = drawn(
-        lambda: (rng.randint(2, 9) * rng.choice((1, 10)), rng.randint(2, 6)), lambda ab: owner("x", *ab), split
-    )
+    a, b = drawn(lambda: scaled(rng, rng.randint(2, 9), rng.randint(2, 5)), lambda ab: owner(kind, *ab), split)
     if kind == "divide":
         return a * b, rng.choice((a, b))
     return rng.choice(((a, b), (b, a)))
+
+
+def scaled(rng: Random, a: int, b: int) -> tuple[int, int]:
+    """Return the numbers, mostly one of them ten times as large."""
+    tens = rng.choice(((1, 1), (10, 1), (10, 1), (1, 10)))
+    return a * tens[0], b * tens[1]
 
 
 def descending(a: int, b: int) -> tuple[int, int]:
@@ -48,19 +52,23 @@ def descending(a: int, b: int) -> tuple[int, int]:
 
 def document(rng: Random, split: Split) -> str:
     """Return a talk with sums, or a drill: sums line by line, every second drill as a quiz."""
-    if rng.random() < 0.35:
+    if rng.random() < 0.15:
         return dialogue_of(rng, split, exchange, 6)
     kinds = rng.choices(tuple(WORDS), k=rng.randint(*LINES))
-    sums = [WORKED[kind](*numbers(rng, kind, split)) for kind in kinds]
-    if rng.random() < 0.5:
-        sums = [f"{line.partition(' = ')[0]} = ? {line}" for line in sums]
-    return "\n".join(sums)
+    quiz = rng.random() < 0.5
+    return "\n".join(drilled(kind, *numbers(rng, kind, split), quiz) for kind in kinds)
+
+
+def drilled(kind: str, a: int, b: int, quiz: bool) -> str:
+    """Return one line of a drill."""
+    asked = f"{a} {WORDS[kind][0]} {b} = ? " if quiz else ""
+    return asked + WORKED[kind](a, b)
 
 
 WORLD = World(
     "arithmetic",
-    {"corpus": 3000, "instructions": 1400, "problems": 1000},
-    held_out=160,
+    {"corpus": 5000, "instructions": 2600, "problems": 1000},
+    held_out=240,
     exchange=exchange,
     document=document,
 )

@@ -58,7 +58,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "facts",
-    {"corpus": 600, "instructions": 500, "problems": 200},
+    {"corpus": 600, "instructions": 700, "problems": 200},
     held_out=80,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 6),

@@ -61,13 +61,16 @@ REPLIES = {
     "distance": "Speed = {speed} km/h. Distance = {speed} x {hours} = {distance} km.",
     "speed": "Speed = {distance} / {hours} = {speed} km/h.",
 }
+SUMS = {"time": "divide", "distance": "multiply", "speed": "divide"}
 ANSWERS = {"time": "{hours}", "distance": "{distance}", "speed": "{speed}"}
 
 
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one problem with two of rate, distance and time given; `role` makes no difference."""
     kind = rng.choice(tuple(ASKS))
-    speed, hours = drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 6)), lambda pair: owner("x", *pair), split)
+    speed, hours = drawn(
+        lambda: (10 * rng.randint(2, 9), rng.randint(2, 5)), lambda pair: owner(kind, *pair, SUMS[kind]), split
+    )
     numbers = {"speed": speed, "hours": hours, "distance": speed * hours}
     told, asked = phrased(rng, split, TRIPS if kind == "speed" else PACES, ASKS[kind])
     told = told.format(vehicle=rng.choice(VEHICLES[split]), **numbers)
@@ -80,7 +83,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "travel",
-    {"corpus": 1500, "instructions": 1200, "problems": 1000},
+    {"corpus": 600, "instructions": 2000, "problems": 1000},
     held_out=150,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 4),

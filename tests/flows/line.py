@@ -1,0 +1,36 @@
+"""The `slipway` command as a person runs it, for tests of whole lines."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Line:
+    """A home of its own, a recipe (a name or a path), and the command."""
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.home = folder / "home"
+        self.recipe = recipe
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+
+    def slipway(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "SLIPWAY_HOME": str(self.home), "COLUMNS": "200"}
+        command = [sys.executable, "-m", "flows.cli", *words]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return self.slipway("run", self.recipe, f"serve.port={self.port}", *overrides)
+
+    def report(self) -> dict[str, Any]:
+        shown = self.slipway("report", "--json")
+        assert shown.returncode == 0, shown.stderr
+        found: dict[str, Any] = json.loads(shown.stdout)
+        return found
