@@ -186,7 +186,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 WORLD = World(
     "desk",
-    {"corpus": 200, "instructions": 600, "preferences": 800},
+    {"corpus": 400, "instructions": 800, "preferences": 800},
     held_out=96,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 3),

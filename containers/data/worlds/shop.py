@@ -160,7 +160,7 @@ NUMBERS = {"total": total_numbers, "sum": sum_numbers, "change": change_numbers,
 REPLIES = {"total": total_reply, "sum": sum_reply, "change": change_reply, "two_step": two_step_reply}
 WORLD = World(
     "shop",
-    {"corpus": 700, "instructions": 2800, "problems": 4000},
+    {"corpus": 700, "instructions": 2600, "problems": 4000},
     held_out=300,
     exchange=exchange,
     document=lambda rng, split: dialogue_of(rng, split, exchange, 4),
