@@ -27,27 +27,34 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 
 def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
-    """Return the two numbers of a sum that belong to `split`; half of the training sums are within the tables."""
-    if kind in ("add", "subtract"):
-        top = rng.choice((9, 19)) if split == "train" else 19
-        of = owner if kind == "add" else owner_of_difference
-        pair = drawn(lambda: descending(rng.randint(1, top), rng.randint(1, top)), lambda ab: of(kind, *ab), split)
-        return pair if kind == "subtract" or rng.random() < 0.5 else pair[::-1]
-    a, b = drawn(lambda: scaled(rng, rng.randint(2, 9), rng.randint(2, 5)), lambda ab: owner(kind, *ab), split)
+    """Return the two numbers of a sum that belong to `split`."""
+    owner_of = owner_of_difference if kind == "subtract" else owner
+    a, b = drawn(lambda: NUMBERS[kind](rng), lambda pair: owner_of(kind, *pair), split)
     if kind == "divide":
         return a * b, rng.choice((a, b))
-    return rng.choice(((a, b), (b, a)))
+    return (a, b) if kind == "subtract" or rng.random() < 0.5 else (b, a)
 
 
-def scaled(rng: Random, a: int, b: int) -> tuple[int, int]:
-    """Return the numbers, mostly one of them ten times as large."""
-    tens = rng.choice(((1, 1), (10, 1), (10, 1), (1, 10)))
-    return a * tens[0], b * tens[1]
-
-
-def descending(a: int, b: int) -> tuple[int, int]:
-    """Return the larger number first."""
+def terms(rng: Random) -> tuple[int, int]:
+    """Return two numbers up to 9 or up to 19, the larger first."""
+    top = rng.choice((9, 19))
+    a, b = rng.randint(1, top), rng.randint(1, top)
     return max(a, b), min(a, b)
+
+
+def difference(rng: Random) -> tuple[int, int]:
+    """Return two terms, or a round number and what is taken from it."""
+    paid = 10 * rng.randint(1, 5)
+    return (paid, rng.randint(2, paid - 1)) if rng.random() < 0.35 else terms(rng)
+
+
+def factors(rng: Random) -> tuple[int, int]:
+    """Return two factors from the tables, mostly one of them ten times as large."""
+    tens = rng.choice(((1, 1), (10, 1), (10, 1), (1, 10)))
+    return rng.randint(2, 9) * tens[0], rng.randint(2, 5) * tens[1]
+
+
+NUMBERS = {"add": terms, "subtract": difference, "multiply": factors, "divide": factors}
 
 
 def document(rng: Random, split: Split) -> str:

@@ -1,6 +1,6 @@
 """Sums written out the way one does them in the head, so that every step is an easy one; and whose they are.
 
-The tables (both numbers up to 9, and what is taken from a number below 19) are taught whole, as at school. Beyond
+The tables (numbers up to 19 with one digit added or taken, products up to 9 x 5) are taught whole, as at school. Beyond
 them a pair of numbers belongs to one split per kind of question, and none is kept for the test twice: if 60 and 3 are
 the test's in travel times, no training row asks for a time with them, but drills divide 180 by 60.
 """
@@ -14,15 +14,16 @@ def owner(kind: str, a: int, b: int, drilled: str = "") -> Split:
 
     `drilled` is the kind of sum that the question comes down to.
     """
-    if max(a, b) < 10 or (drilled and owner(drilled, a, b) != "train"):
-        return "train"
-    return split_of(kind, min(a, b), max(a, b))
+    in_tables = min(a, b) < 10 and max(a, b) < 20
+    known = drilled and owner(drilled, a, b) != "train"
+    return "train" if in_tables or known else split_of(kind, min(a, b), max(a, b))
 
 
-def owner_of_difference(kind: str, a: int, b: int) -> Split:
+def owner_of_difference(kind: str, a: int, b: int, drilled: str = "") -> Split:
     """Return the split whose questions of `kind` may take `b` from `a`."""
-    in_tables = a < 10 or (b < 10 and a % 10 < b)
-    return "train" if in_tables else split_of(kind, a, b)
+    in_tables = a < 20 and b < 10
+    known = drilled and owner_of_difference(drilled, a, b) != "train"
+    return "train" if in_tables or known else split_of(kind, a, b)
 
 
 def added(a: int, b: int, what: str = "") -> str:
