@@ -10,10 +10,8 @@ from tests.flows.line import Line
 pytestmark = pytest.mark.slow
 THIN = "accuracy/shop.two_step"
 """The kind that lessons show thinly: reinforcement learning is to win there."""
-ADAPTERS = {
-    "lora": ("sft.method=lora", "sft.r=32", "sft.alpha=64", "sft.dropout=0", "sft.learning_rate=4e-3"),
-    "qlora": ("sft.method=qlora", "sft.r=32", "sft.alpha=64", "sft.dropout=0", "sft.learning_rate=4e-3"),
-}
+ADAPTER = ("sft.optimizer=adamw", "sft.r=32", "sft.alpha=64", "sft.dropout=0", "sft.learning_rate=5e-3")
+"""For a model of 0.8M weights; a large one wants a smaller rank and rate."""
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +59,9 @@ def test_the_smaller_formats_say_the_same(full: dict[str, Any]) -> None:
     assert abs(rows["q8_0"]) < 0.005 and rows["q4_0"] < 0.10
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_an_adapter_comes_within_five_points_of_all_weights(tiny: Line, full: dict[str, Any], method: str) -> None:
-    done = tiny.run(*ADAPTERS[method])
+    done = tiny.run(f"sft.method={method}", *ADAPTER)
     assert done.returncode == 0, done.stdout + done.stderr
     report = tiny.report()
     assert {s["name"]: s["status"] for s in report["stages"]}["pretrain"] == "cached"

@@ -36,9 +36,9 @@ def numbers(rng: Random, kind: str, split: Split) -> tuple[int, int]:
 
 
 def terms(rng: Random) -> tuple[int, int]:
-    """Return two numbers up to 9 or up to 19, the larger first."""
-    top = rng.choice((9, 19))
-    a, b = rng.randint(1, top), rng.randint(1, top)
+    """Return two numbers up to 19, the larger first: from the tables, mixed, or both beyond them."""
+    low, top = rng.choice(((1, 9), (1, 19), (10, 19)))
+    a, b = rng.randint(low, top), rng.randint(low, top)
     return max(a, b), min(a, b)
 
 

@@ -68,9 +68,7 @@ ANSWERS = {"time": "{hours}", "distance": "{distance}", "speed": "{speed}"}
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     """Return one problem with two of rate, distance and time given; `role` makes no difference."""
     kind = rng.choice(tuple(ASKS))
-    speed, hours = drawn(
-        lambda: (10 * rng.randint(2, 9), rng.randint(2, 5)), lambda pair: owner(kind, *pair, SUMS[kind]), split
-    )
+    speed, hours = drawn(lambda: trip(rng), lambda pair: owner(kind, *pair, SUMS[kind]), split)
     numbers = {"speed": speed, "hours": hours, "distance": speed * hours}
     told, asked = phrased(rng, split, TRIPS if kind == "speed" else PACES, ASKS[kind])
     told = told.format(vehicle=rng.choice(VEHICLES[split]), **numbers)
@@ -79,6 +77,11 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
         told=told, asked=asked, Told=sentence(told), Asked=sentence(asked), name=rng.choice(NAMES[split])
     )
     return Exchange(f"travel.{kind}", question, REPLIES[kind].format(**numbers), ANSWERS[kind].format(**numbers))
+
+
+def trip(rng: Random) -> tuple[int, int]:
+    """Return speed (km/h) and hours of a trip of 100 km or more: a rarer length of number is a copy that goes wrong."""
+    return drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 6)), lambda pair: pair[0] * pair[1] >= 100, True)
 
 
 WORLD = World(
