@@ -54,6 +54,7 @@ class Muon(torch.optim.AdamW):
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
+            state["step"] = torch.zeros(())  # AdamW asks for one when it loads its state
         mean = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
         return weight.grad.lerp(mean, MOMENTUM)
 
