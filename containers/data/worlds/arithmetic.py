@@ -11,6 +11,8 @@ ASKS = ("What is {sum}?", "How much is {sum}?", "Calculate {sum}.", "Work out {s
 FORMS = ("{a} {sign} {b}", "{a}{sign}{b}", "{a} {word} {b}")
 WORDS = {"add": ("+", "plus"), "subtract": ("-", "minus"), "multiply": ("x", "times"), "divide": ("/", "divided by")}
 WORKED = {"add": added, "subtract": taken, "multiply": multiplied, "divide": divided}
+LOOKS = {"add": 5, "subtract": 5, "multiply": 4, "divide": 4}
+"""Shares of a drill's lines: sums and differences have the longest tables."""
 LINES = (8, 14)
 """Sums in a drill: the tables need many looks, and here each costs a line."""
 
@@ -45,7 +47,7 @@ def terms(rng: Random) -> tuple[int, int]:
 def difference(rng: Random) -> tuple[int, int]:
     """Return two terms, or a round number and what is taken from it."""
     paid = 10 * rng.randint(1, 5)
-    return (paid, rng.randint(2, paid - 1)) if rng.random() < 0.35 else terms(rng)
+    return (paid, rng.randint(2, paid - 1)) if rng.random() < 0.25 else terms(rng)
 
 
 def factors(rng: Random) -> tuple[int, int]:
@@ -61,7 +63,7 @@ def document(rng: Random, split: Split) -> str:
     """Return a talk with sums, or a drill: sums line by line, every second drill as a quiz."""
     if rng.random() < 0.15:
         return dialogue_of(rng, split, exchange, 6)
-    kinds = rng.choices(tuple(WORDS), k=rng.randint(*LINES))
+    kinds = rng.choices(tuple(LOOKS), tuple(LOOKS.values()), k=rng.randint(*LINES))
     quiz = rng.random() < 0.5
     return "\n".join(drilled(kind, *numbers(rng, kind, split), quiz) for kind in kinds)
 

@@ -59,7 +59,7 @@ JOINS = (
 REPLIES = {
     "time": "Speed = {speed} km/h. Time = {distance} / {speed} = {hours} hours.",
     "distance": "Speed = {speed} km/h. Distance = {speed} x {hours} = {distance} km.",
-    "speed": "Speed = {distance} / {hours} = {speed} km/h.",
+    "speed": "Tens: {tens} / {hours} = {tens_of_speed}. Speed = {distance} / {hours} = {speed} km/h.",
 }
 SUMS = {"time": "divide", "distance": "multiply", "speed": "divide"}
 ANSWERS = {"time": "{hours}", "distance": "{distance}", "speed": "{speed}"}
@@ -70,6 +70,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     kind = rng.choice(tuple(ASKS))
     speed, hours = drawn(lambda: trip(rng), lambda pair: owner(kind, *pair, SUMS[kind]), split)
     numbers = {"speed": speed, "hours": hours, "distance": speed * hours}
+    numbers |= {"tens": speed * hours // 10, "tens_of_speed": speed // 10}
     told, asked = phrased(rng, split, TRIPS if kind == "speed" else PACES, ASKS[kind])
     told = told.format(vehicle=rng.choice(VEHICLES[split]), **numbers)
     asked = asked.format(**numbers)
@@ -80,8 +81,16 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
 
 
 def trip(rng: Random) -> tuple[int, int]:
-    """Return speed (km/h) and hours of a trip of 100 km or more: a rarer length of number is a copy that goes wrong."""
-    return drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 6)), lambda pair: pair[0] * pair[1] >= 100, True)
+    """Return speed (km/h) and hours of a trip of 100 km or more whose product the tables have.
+
+    A rarer length of number is a copy that goes wrong.
+    """
+
+    def suits(pair: tuple[int, int]) -> bool:
+        tens, hours = pair[0] // 10, pair[1]
+        return tens * hours >= 10 and min(tens, hours) <= 5
+
+    return drawn(lambda: (10 * rng.randint(2, 9), rng.randint(2, 6)), suits, True)
 
 
 WORLD = World(
