@@ -62,7 +62,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Return the causal language model in eval mode with weights in `precision` (fp32, bf16 or fp16) on `device`.
 
-    `quantized` loads linear layers as bitsandbytes does. Raises StageError as `check_model` does.
+    `quantized` loads linear layers as bitsandbytes does, and keeps them so. Raises StageError as `check_model` does.
     """
     check_model(source)
     folder = source if isinstance(source, Path) else source.path
@@ -74,6 +74,11 @@ def load_model(
         use_safetensors=True,
         local_files_only=True,
     )
+    for module in model.modules() if quantized else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # On a CPU with AVX512-BF16 the first evaluation would round the scales and lay the weights out anew, under
+            # the feet of training and of merge.
+            module.support_avx512bf16_for_cpu = False
     model = model if quantized else model.to(device)
     return model.eval()
 

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from containers.contract import Dataset, Scores
 from containers.evaluate.contract import EvaluateConfig, EvaluateInputs, EvaluateOutputs
-from containers.evaluate.generation import Job, answer_all
 from containers.evaluate.intervals import Bootstrap
 from containers.evaluate.losses import Score, answer_loss, text_losses
 from containers.evaluate.marking import SCHEMA, Item, marked, measures_of
 from containers.evaluate.questions import NEXT, Question, held_out, questions_of
 from containers.formats import ChatFormat
+from containers.generation import Job, answer_all
 from containers.models import device_for, load_model, working_precision
 from containers.out import Out
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from containers.contract import Config, aside
+from containers.weights import LowRank
 
 
 class LessonsConfig(Config):
@@ -71,21 +72,13 @@ class FullConfig(LessonsConfig):
     """full | lora | qlora."""
 
 
-class LoRAConfig(LessonsConfig):
-    """Train a low-rank product beside frozen weights (Hu et al. 2021, arXiv:2106.09685)."""
+class LoRAConfig(LessonsConfig, LowRank):
+    """Train a low-rank product beside frozen weights."""
 
     method: Literal["lora"] = "lora"
     """full | lora | qlora."""
     learning_rate: float = Field(2e-4, gt=0)
     """Peak step size of AdamW; 1e-4 to 3e-4, or ten times more for a very small model."""
-    r: int = Field(16, ge=1)
-    """Rank of the product: parameters and capacity grow with it."""
-    alpha: float = Field(32, gt=0)
-    """The product is scaled by alpha / r."""
-    dropout: float = Field(0.05, ge=0, lt=1)
-    """Share of the adapter's inputs that are zeroed in training."""
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names of the projections that get an adapter (q_proj, v_proj, ...), or every linear layer but the head."""
 
 
 class QLoRAConfig(LoRAConfig):

@@ -10,19 +10,20 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from containers.adapters import add_adapter, bits_and_bytes, quantization_of, save_adapter
 from containers.checkpoints import newest
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import device_for, load_model, save_model, working_precision
 from containers.out import Out
-from containers.sft.adapters import add_adapter, bits_and_bytes, quantization_of, save_adapter
+from containers.packing import Narrowing, attend_packed
 from containers.sft.certificate import certify
 from containers.sft.config import FullConfig, LessonsConfig, Method, QLoRAConfig
 from containers.sft.contract import SFTInputs, SFTOutputs
+from containers.sft.curriculum import Curriculum
 from containers.sft.lessons import read_lessons
-from containers.sft.packing import Curriculum, Narrowing, attend_packed
-from containers.sft.trainer import PackedTrainer, Reporter, trainer_arguments
+from containers.sft.trainer import LessonReporter, PackedTrainer, trainer_arguments
 
 
 def run(config: Method, inputs: SFTInputs, out: Out) -> SFTOutputs:
@@ -37,7 +38,7 @@ def run(config: Method, inputs: SFTInputs, out: Out) -> SFTOutputs:
     curriculum = Curriculum(lessons.kept, config)
 
     model, loaded_as = prepare_model(config, inputs.base, device)
-    reporter = Reporter(out, curriculum, held_out, device)
+    reporter = LessonReporter(out, curriculum, held_out, device)
     began = time.monotonic()
     train(model, curriculum, reporter, inputs.base)
     figures = figures_of(model, reporter, time.monotonic() - began, device)
@@ -83,9 +84,12 @@ def prepare_model(config: Method, base: Model, device: torch.device) -> tuple[An
     """Return the model to train and, for an adapter, how its base was loaded."""
     if isinstance(config, FullConfig):
         return packed(load_model(base, "fp32", device=device), config), {}
-    quantization = quantization_of(config) if isinstance(config, QLoRAConfig) else None
+    quantization = None
+    if isinstance(config, QLoRAConfig):
+        quantization = quantization_of(config.double_quantization, config.compute_precision or config.precision)
     model = load_model(base, config.precision, bits_and_bytes(quantization), device)
-    adapted = add_adapter(packed(model, config), config)
+    checkpointing = config.gradient_checkpointing
+    adapted = add_adapter(packed(model, config), config, config.seed, gradient_checkpointing=checkpointing)
     return adapted, {"precision": config.precision, "quantization": quantization}
 
 
@@ -106,7 +110,7 @@ def packed(model: Any, config: LessonsConfig) -> Any:
     return model
 
 
-def train(model: Any, curriculum: Curriculum, reporter: Reporter, base: Model) -> None:
+def train(model: Any, curriculum: Curriculum, reporter: LessonReporter, base: Model) -> None:
     """Train to the end, from the newest committed checkpoint if there is one."""
     out = reporter.out
     found = newest(out.work)
@@ -118,7 +122,7 @@ def train(model: Any, curriculum: Curriculum, reporter: Reporter, base: Model) -
     trainer.train(resume_from_checkpoint=str(found[1]) if found else None)
 
 
-def figures_of(model: Any, reporter: Reporter, seconds: float, device: torch.device) -> dict[str, float]:
+def figures_of(model: Any, reporter: LessonReporter, seconds: float, device: torch.device) -> dict[str, float]:
     """Return what training cost."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     figures = {

@@ -6,7 +6,6 @@ of them, so that a token counts the same in a short answer and a long one, whate
 applied only where the loss falls.
 """
 
-import shutil
 import time
 from typing import Any
 
@@ -14,16 +13,16 @@ import torch
 from datasets import Dataset as Rows
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback
+from transformers import Trainer
 from trl.trainer.sft_config import SFTConfig as TRLConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from containers.checkpoints import commit
 from containers.muon import Muon, groups_of
 from containers.out import Out
+from containers.packing import lay_out
+from containers.reporting import Reporter
 from containers.sft.config import LessonsConfig
-from containers.sft.packing import Curriculum, lay_out, pack
+from containers.sft.curriculum import Curriculum, pack
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "muon": "adamw_torch_fused"}
 BETAS = (0.9, 0.999)
@@ -33,7 +32,7 @@ SCHEDULES = {"constant": "constant_with_warmup"}
 class PackedTrainer(SFTTrainer):
     """SFTTrainer whose batches come from a Curriculum, in its order."""
 
-    def __init__(self, model: Any, args: TRLConfig, curriculum: Curriculum, tokenizer: Any, reporter: "Reporter"):
+    def __init__(self, model: Any, args: TRLConfig, curriculum: Curriculum, tokenizer: Any, reporter: "LessonReporter"):
         """Wrap `model` (already a PEFT model for lora and qlora)."""
         self.curriculum = curriculum
         self.reporter = reporter
@@ -43,9 +42,8 @@ class PackedTrainer(SFTTrainer):
             train_dataset=Rows.from_dict({"step": list(range(curriculum.steps))}),
             data_collator=self.collate,
             processing_class=tokenizer,
-            callbacks=[reporter],
         )
-        self.remove_callback(PrinterCallback)
+        reporter.attach(self)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL makes qlora's adapter bf16, which rounds small updates away
                 parameter.data = parameter.data.float()
@@ -144,62 +142,35 @@ def trainer_arguments(config: LessonsConfig, curriculum: Curriculum, out: Out, d
     )
 
 
-class Reporter(TrainerCallback):
-    """Turns the trainer's steps into events, commits its checkpoints and measures the validation loss per epoch."""
+class LessonReporter(Reporter):
+    """Counts tokens too, and measures the validation loss after each epoch."""
 
     def __init__(self, out: Out, curriculum: Curriculum, held_out: list[Any], device: torch.device) -> None:
         """`held_out` lessons may be none."""
-        self.out = out
+        super().__init__(out, shown=("loss", "tokens_per_second"))
         self.curriculum = curriculum
         self.held_out = held_out
         self.device = device
         self.tokens = self.trained = 0
-        self.seconds = 0.0
         self.logged = (0, 0.0)
-        self.spoke = 0.0
-        self.figures: dict[str, float] = {}
 
     def count(self, batch: dict[str, Any]) -> None:
         """Count the tokens of one global batch."""
         self.tokens += batch["tokens"]
         self.trained += batch["trained"]
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock of the steps; it stands still while a checkpoint is saved or a validation loss measured."""
-        self.began = time.monotonic()
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say how far training is once a second; validate at the end of an epoch."""
-        self.seconds += time.monotonic() - self.began
-        if time.monotonic() - self.spoke >= 1 or state.global_step == state.max_steps:
-            self.spoke = time.monotonic()
-            self.out.progress(state.global_step, state.max_steps, "steps", **self.figures)
+        """Say how far training is; validate at the end of an epoch."""
+        super().on_step_end(args, state, control)
         last = state.global_step == state.max_steps
         if self.held_out and (last or state.global_step % self.curriculum.steps_per_epoch == 0):
             loss = mean_loss(kwargs["model"], self.held_out, self.curriculum.config, self.device)
             self.out.metrics(state.global_step, validation_loss=loss)
             self.out.record(validation_loss=loss)
-        self.began = time.monotonic()
+            self.began = time.monotonic()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Append one point of the curves."""
-        if not logs or "loss" not in logs:
-            return
+    def point(self, logged: dict[str, float]) -> dict[str, float]:
+        """Return the point with the speed since the last one."""
         tokens, seconds = self.tokens - self.logged[0], self.seconds - self.logged[1]
         self.logged = (self.tokens, self.seconds)
-        self.figures = {"loss": logs["loss"], "tokens_per_second": tokens / seconds}
-        self.out.metrics(
-            state.global_step,
-            **self.figures,
-            learning_rate=logs["learning_rate"],
-            gradient_norm=float(logs["grad_norm"]),
-        )
-        self.out.record(loss=logs["loss"])
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Commit what the trainer has just saved (only committed checkpoints are gone on from); older ones go."""
-        commit(self.out.work / f"checkpoint-{state.global_step}", state.global_step)
-        for folder in self.out.work.glob("checkpoint-*"):  # the trainer's own rotation counts torn ones
-            if folder.name.removeprefix("checkpoint-").isdigit() and folder.name != f"checkpoint-{state.global_step}":
-                shutil.rmtree(folder)
-        self.began = time.monotonic()
+        return {**logged, "tokens_per_second": tokens / seconds}

@@ -15,6 +15,7 @@ from containers.merge.contract import MergeInputs
 from containers.merge.main import run as merge
 from containers.model_folder import check_model
 from containers.out import Out
+from containers.packing import Narrowing, attend_packed, lay_out
 from containers.pretrain.contract import PretrainConfig, PretrainInputs
 from containers.pretrain.engine import Engine
 from containers.pretrain.main import run as pretrain
@@ -24,7 +25,6 @@ from containers.pretrain.tokens import Documents
 from containers.sft.contract import SFTInputs
 from containers.sft.lessons import read_lessons
 from containers.sft.main import run as sft
-from containers.sft.packing import Narrowing, attend_packed, lay_out
 from tests.stages.small_corpus import small_corpus
 from tests.stages.test_sft import config_of
 from tests.stages.toy_chat import chats, write_chats, write_model

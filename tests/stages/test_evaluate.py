@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from containers.contract import Dataset, digest_of, files_in
 from containers.evaluate.contract import EvaluateConfig, EvaluateInputs
-from containers.evaluate.generation import Job, answer_all
 from containers.evaluate.likelihood import nats_of
 from containers.evaluate.questions import Examples, questions_of
 from containers.formats import ChatFormat, Rendered, schema_of
+from containers.generation import Job, answer_all
 from tests.by_hand import logged, run_by_hand, try_by_hand
 from tests.stages.toy_chat import WORDS, answer, question, write_model
 

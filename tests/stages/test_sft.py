@@ -11,19 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from containers.adapters import bits_and_bytes, quantization_of
 from containers.contract import Adapter, Dataset, Model, StageError, digest_of
 from containers.formats import ChatFormat, Rendered
 from containers.model_folder import check_model
 from containers.models import load_model
 from containers.out import Out
+from containers.packing import Narrowing, attend_packed, lay_out
 from containers.sft.contract import STAGE, SFTInputs
+from containers.sft.curriculum import Curriculum
 from containers.sft.lessons import read_lessons
 from containers.sft.main import run
-from containers.sft.packing import Curriculum, Narrowing, attend_packed, lay_out
 from containers.sft.trainer import summed_loss
 from flows.recipe import load_recipe
 from tests.by_hand import ROOT, events, placed, run_by_hand, try_by_hand
@@ -309,6 +312,18 @@ def test_the_qwen_recipe_trains_a_qwen_shaped_checkpoint(tmp_path: Path) -> None
 
 
 # What survives
+
+
+def test_four_bit_weights_stay_as_they_are_when_the_model_is_evaluated(base: Model) -> None:
+    """bitsandbytes lays them out anew on a CPU with AVX512-BF16; nothing may train on, or merge, what is left."""
+    model = load_model(base, "fp32", bits_and_bytes(quantization_of(True, "fp32")))
+    layer = model.model.layers[0].mlp.up_proj
+    before = layer.weight.data.clone()
+    wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    with torch.no_grad():
+        model(input_ids=torch.arange(3, 40)[None])
+    assert torch.equal(layer.weight.data, before)
+    assert torch.equal(dequantize_4bit(layer.weight.data, layer.weight.quant_state), wanted)
 
 
 @pytest.mark.parametrize("method", ["full", pytest.param("qlora", marks=pytest.mark.slow)])

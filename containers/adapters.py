@@ -11,16 +11,16 @@ from transformers import BitsAndBytesConfig
 from containers.contract import Adapter, Model, StageError
 from containers.formats import identity_of
 from containers.models import DTYPES, TRAINED_ON, copy_tokenizer
-from containers.sft.config import LoRAConfig, QLoRAConfig
+from containers.weights import LowRank
 
 
-def quantization_of(config: QLoRAConfig) -> dict[str, Any]:
-    """Return how the base is quantized, in plain values that `merge` reads back."""
+def quantization_of(double: bool, compute_precision: str) -> dict[str, Any]:
+    """Return how a base is quantized to 4 bits, in plain values that `merge` reads back."""
     return {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": config.double_quantization,
-        "bnb_4bit_compute_dtype": str(DTYPES[config.compute_precision or config.precision]).removeprefix("torch."),
+        "bnb_4bit_use_double_quant": double,
+        "bnb_4bit_compute_dtype": str(DTYPES[compute_precision]).removeprefix("torch."),
     }
 
 
@@ -29,15 +29,15 @@ def bits_and_bytes(quantization: dict[str, Any] | None) -> BitsAndBytesConfig | 
     return BitsAndBytesConfig(**quantization) if quantization else None
 
 
-def add_adapter(model: Any, config: LoRAConfig) -> PeftModel:
+def add_adapter(model: Any, config: LowRank, seed: int, *, gradient_checkpointing: bool = False) -> PeftModel:
     """Return `model` frozen, with a fresh fp32 adapter; raises StageError when no layer has a name asked for."""
-    if isinstance(config, QLoRAConfig):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     try:
         return get_peft_model(model, lora)
     except ValueError as error:
