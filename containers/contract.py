@@ -109,6 +109,18 @@ class Adapter(Speaker):
     """Digest of the base model."""
 
 
+class RewardModel(Speaker):
+    """A Hugging Face sequence classifier with one label: how good the last answer of a chat is, as one number."""
+
+    kind: Literal["reward"] = "reward"
+
+
+class Candidates(Artifact):
+    """`candidates.jsonl`: several answers to each prompt, for people to rank, with who made them and how."""
+
+    kind: Literal["candidates"] = "candidates"
+
+
 class Quantized(Speaker):
     """The model in a format that an engine serves, tokenizer beside it."""
 
