@@ -80,6 +80,13 @@ class Browser:
         value = "dark" if dark else "light"
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
+    def download_speed(self, bytes_per_second: int) -> None:
+        """Slow the page's downloads; -1: as fast as they come."""
+        self.call(
+            "Network.emulateNetworkConditions",
+            offline=False, latency=0, downloadThroughput=bytes_per_second, uploadThroughput=-1,
+        )  # fmt: skip
+
     def go(self, url: str) -> None:
         self.call("Page.navigate", url=url)
         self.until(lambda: self.js("document.readyState") == "complete")
