@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from containers.formats import Rendered
 
@@ -83,9 +84,18 @@ def packed_attention(
     return attended.transpose(1, 2).flatten(0, 1).index_select(0, gather)[None], None
 
 
+def padding_mask(*sizes: Any, attention_mask: torch.Tensor | None = None, **options: Any) -> torch.Tensor | None:
+    """Return the mask of a padded batch, as in generation; none for a packed row, which needs none.
+
+    An attention that registers no mask gets none at all, and padding would be attended to.
+    """
+    return None if attention_mask is None else sdpa_mask(*sizes, attention_mask=attention_mask, **options)
+
+
 def attend_packed(model: Any, max_length: int) -> None:
     """Make `model` use packed attention; raises ValueError for one whose layers see less than `max_length` tokens."""
     AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionMaskInterface.register(ATTENTION, padding_mask)
     model.set_attn_implementation(ATTENTION)
     window = getattr(model.config, "sliding_window", None)
     if window and getattr(model.config, "use_sliding_window", True) and window < max_length:
