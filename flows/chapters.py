@@ -69,5 +69,6 @@ def whole(base: Model, tuned: Model | Adapter, config: MergeConfig) -> Model:
 def evaluate_each(models: dict[str, Model], materials: Materials, config: EvaluateConfig) -> tuple[Scores, ...]:
     """Measure every model of the run on the same held-out sets, so that the report can set them side by side."""
     held_out = {"corpus": materials.corpus, "instructions": materials.lessons}
+    held_out |= {"preferences": materials.judgements} if materials.judgements else {}
     held_out |= {"problems": materials.problems} if materials.problems else {}
     return tuple(side_by_side(*(partial(evaluate, name, model, held_out, config) for name, model in models.items())))

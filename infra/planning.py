@@ -113,7 +113,8 @@ def placeholder(annotation: Any, config: Frozen, title: str) -> Any:
     """Return an artifact of the annotated kind; `Model | Adapter` is an adapter unless all weights are trained."""
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
-        is_adapter = Adapter in members and getattr(config, "method", "full") != "full"
+        method = getattr(getattr(config, "weights", config), "method", "full")
+        is_adapter = Adapter in members and method != "full"
         return placeholder(Adapter if is_adapter else members[0], config, title)
     if get_origin(annotation) in (dict, tuple, list):
         return {} if get_origin(annotation) is dict else ()

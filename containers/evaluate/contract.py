@@ -58,6 +58,7 @@ class EvaluateInputs(Frozen):
     model: Model
     corpus: Dataset | None = None
     instructions: Dataset | None = None
+    preferences: Dataset | None = None
     problems: Dataset | None = None
 
 

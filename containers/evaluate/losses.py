@@ -1,4 +1,4 @@
-"""Losses on held-out sets: bits per byte and perplexity of text, cross-entropy of good answers."""
+"""Losses on held-out sets: bits per byte and perplexity of text, cross-entropy of good answers, which is likelier."""
 
 import math
 import random
@@ -11,8 +11,8 @@ from containers.contract import Dataset
 from containers.evaluate.contract import EvaluateConfig
 from containers.evaluate.intervals import Bootstrap
 from containers.evaluate.likelihood import nats_of
-from containers.evaluate.questions import held_out
-from containers.formats import ChatFormat, Rendered, rows_of
+from containers.evaluate.questions import held_out, sampled
+from containers.formats import ChatFormat, Message, Rendered, rows_of
 from containers.out import Out
 
 Score = dict[str, Any]
@@ -46,6 +46,28 @@ def answer_loss(model: Any, chat: ChatFormat, lessons: Dataset, config: Evaluate
     rows = list(drawn(lessons, "messages", lambda row: chat.render(row["messages"]), config))
     nats, counts = nats_of(model, rows, lambda done: out.progress(done, len(rows), "conversations"))
     return [Bootstrap(config.resamples, config.seed).ratio("answer_loss", nats, counts)]
+
+
+def pair_accuracy(model: Any, chat: ChatFormat, pairs: Dataset, config: EvaluateConfig, out: Out) -> list[Score]:
+    """Return the share of held-out pairs whose better answer is the likelier one, per token; pairs of equals left out.
+
+    Per token, since a sum would call every short answer likely.
+    """
+    rows = sampled(pairs, held_out(pairs), config.max_items, config.seed)
+    rows = [row for row in rows if row["chosen"] != row["rejected"]]
+    if not rows:
+        return []
+    answers = [answer_in(row["prompt"], row[side], chat) for side in ("chosen", "rejected") for row in rows]
+    nats, counts = nats_of(model, answers, lambda done: out.progress(done, len(answers), "answers"))
+    chosen, rejected = np.split(nats / np.maximum(counts, 1), 2)
+    return [Bootstrap(config.resamples, config.seed).mean("pair_accuracy", (chosen < rejected).tolist())]
+
+
+def answer_in(prompt: list[Message], answer: list[Message], chat: ChatFormat) -> Rendered:
+    """Return a conversation of which the last answer alone counts."""
+    whole = chat.render([*prompt, *answer])
+    begun = len(chat.render(prompt, open_turn=True).ids)
+    return Rendered(whole.ids, [False] * begun + whole.trained[begun:])
 
 
 def drawn(

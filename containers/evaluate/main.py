@@ -15,13 +15,15 @@ from transformers import PreTrainedModel
 from containers.contract import Dataset, Scores
 from containers.evaluate.contract import EvaluateConfig, EvaluateInputs, EvaluateOutputs
 from containers.evaluate.intervals import Bootstrap
-from containers.evaluate.losses import Score, answer_loss, text_losses
-from containers.evaluate.marking import SCHEMA, Item, marked, measures_of
+from containers.evaluate.losses import Score, answer_loss, pair_accuracy, text_losses
+from containers.evaluate.marking import SCHEMA, Item, counted, marked, measures_of
 from containers.evaluate.questions import NEXT, Question, held_out, questions_of
 from containers.formats import ChatFormat
 from containers.generation import Job, answer_all
 from containers.models import device_for, load_model, working_precision
 from containers.out import Out
+
+SETS = ("corpus", "instructions", "preferences", "problems")
 
 
 def run(config: EvaluateConfig, inputs: EvaluateInputs, out: Out) -> EvaluateOutputs:
@@ -35,11 +37,11 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: Out) -> EvaluateOut
         out.say(why)
     model = load_model(inputs.model, precision, device=device)
     chat = ChatFormat.load(inputs.model.path)
-    inputs = inputs.revise(**{name: present(getattr(inputs, name)) for name in ("corpus", "instructions", "problems")})
+    inputs = inputs.revise(**{name: present(getattr(inputs, name)) for name in SETS})
 
     scores = losses(model, chat, config, inputs, out)
     questions = list(questions_of(config, inputs, chat))
-    items = answers(model, chat, questions, config, out)
+    items = counted(answers(model, chat, questions, config, out))
     scores += measures_of(items, Bootstrap(config.resamples, config.seed))
 
     folder = out.artifact("scores")
@@ -62,7 +64,8 @@ def losses(
 ) -> list[Score]:
     """Return the scores that need no answer."""
     found = text_losses(model, chat, inputs.corpus, config, out) if inputs.corpus else []
-    return found + (answer_loss(model, chat, inputs.instructions, config, out) if inputs.instructions else [])
+    found += answer_loss(model, chat, inputs.instructions, config, out) if inputs.instructions else []
+    return found + (pair_accuracy(model, chat, inputs.preferences, config, out) if inputs.preferences else [])
 
 
 def answers(

@@ -9,12 +9,13 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from infra.report import figures
 from infra.report.lessons import LESSONS, Lesson
-from infra.report.shape import ReportFacts
+from infra.report.shape import ChangeLine, ReportFacts
 
 HERE = Path(__file__).parent
 CURVES = (("loss", "loss"), ("validation_bits_per_byte", "bits per byte, held out"))
 """Metrics drawn as curves, each with the name of its axis."""
 ACCURACY = "accuracy/"
+SHARES = ("accuracy", "refusal_rate", "over_refusal_rate", "courtesy_rate", "pair_accuracy")
 LEAF_BYTES = 1000
 
 
@@ -45,6 +46,7 @@ def rendered(facts: ReportFacts, description: str, stages: Sequence[StageView], 
         headline=headline(facts),
         timeline=figures.timeline(facts.stages),
         score_pictures=score_pictures(facts),
+        changes=changes(facts),
         sections=[section(stage, facts, first=not (stage.word in seen or seen.add(stage.word))) for stage in stages],  # type: ignore[func-returns-value]
         reproduce=reproduce,
     )
@@ -67,10 +69,17 @@ def section(stage: StageView, facts: ReportFacts, *, first: bool) -> dict[str, A
 def score_pictures(facts: ReportFacts) -> list[str]:
     """Return one picture of accuracies per task and one of the other shares."""
     tasks = [s for s in facts.scores if s.measure.startswith(ACCURACY)]
-    shares = [s for s in facts.scores if s.measure in ("accuracy", "refusal_rate", "over_refusal_rate")]
+    shares = [s for s in facts.scores if s.measure in SHARES]
     shares += [s for s in facts.scores if s.measure.startswith("exact_match")]
     pictures = [(tasks, "answer accuracy by task"), (shares, "share of items")]
     return [figures.scores_by_model(lines, title) for lines, title in pictures if lines]
+
+
+def changes(facts: ReportFacts) -> dict[str, list[ChangeLine]]:
+    """Return, for each model after the one that alignment started from, what chance does not explain: losses first."""
+    models = dict.fromkeys(line.model for line in facts.changes)
+    told = sorted((line for line in facts.changes if line.verdict != "same"), key=lambda line: line.verdict == "better")
+    return {model: [line for line in told if line.model == model] for model in models}
 
 
 def headline(facts: ReportFacts) -> list[dict[str, str]]:

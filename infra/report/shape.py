@@ -31,6 +31,23 @@ class ScoreLine(Frozen):
     n: int
 
 
+class ChangeLine(Frozen):
+    """What became of one measure since the model that alignment started from."""
+
+    model: str
+    against: str
+    measure: str
+    before: float
+    after: float
+    gained: int
+    """Questions that were wrong and are right now; 0 for a measure that is no share."""
+    lost: int
+    p: float | None
+    """Of McNemar's exact test, two-sided; None for a measure that is no share."""
+    verdict: Literal["better", "worse", "same"]
+    """Different at p < 0.05, or outside of the 95% interval of the model before; otherwise the same."""
+
+
 class QuantizationLine(Frozen):
     """One format beside its 16-bit parent."""
 
@@ -63,6 +80,7 @@ class ReportFacts(Frozen):
     seconds: float
     stages: tuple[StageLine, ...]
     scores: tuple[ScoreLine, ...]
+    changes: tuple[ChangeLine, ...] = ()
     quantization: tuple[QuantizationLine, ...]
     prompts: tuple[PromptLine, ...]
     endpoint: str | None

@@ -12,6 +12,7 @@ from containers.contract import Endpoint, Scores
 from containers.out import write_last
 from infra.launch import Launch, StageRecord, current_launch
 from infra.pins import pins_in
+from infra.report.changes import changes_of
 from infra.report.page import StageView, rendered
 from infra.report.shape import PromptLine, QuantizationLine, ReportFacts, ScoreLine, StageLine
 from infra.runs import RunRecord, current_run
@@ -38,6 +39,7 @@ def facts_of(
 ) -> ReportFacts:
     """Return report.json's content."""
     read = [(s.model, json.loads((s.path / "scores.json").read_text(encoding="utf-8"))) for s in scores]
+    lines = tuple(ScoreLine(model=model, **line) for model, found in read for line in found["measures"])
     cards = {stage.name: stage.card for stage in stages}
     results = [record.result for record in records if record.result]
     return ReportFacts(
@@ -47,7 +49,8 @@ def facts_of(
         started=datetime.fromtimestamp(run.began, UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - run.began, 1),
         stages=tuple(map(line_of, records)),
-        scores=tuple(ScoreLine(model=model, **line) for model, found in read for line in found["measures"]),
+        scores=lines,
+        changes=tuple(changes_of(lines, {s.model: s.path / "items.parquet" for s in scores})),
         quantization=tuple(QuantizationLine(**row) for row in quantization_rows(stages)),
         prompts=tuple(same_prompts([(model, found.get("prompts", [])) for model, found in read])),
         endpoint=endpoint.url if endpoint else None,

@@ -10,8 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from containers.contract import Dataset, digest_of, files_in
+from containers.data.worlds import generate
 from containers.evaluate.contract import EvaluateConfig, EvaluateInputs
 from containers.evaluate.likelihood import nats_of
+from containers.evaluate.manners import is_courteous
 from containers.evaluate.questions import Examples, questions_of
 from containers.formats import ChatFormat, Rendered, schema_of
 from containers.generation import Job, answer_all
@@ -41,6 +43,14 @@ def harm(task, i):
     return {"messages": asked, "task": task}
 
 
+def pair(i, equal=False):
+    said = {
+        "chosen": [{"role": "assistant", "content": answer(i)}],
+        "rejected": [{"role": "assistant", "content": answer(i if equal else i + 1)}],
+    }
+    return {"prompt": [{"role": "user", "content": question(i)}], **said}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A random model and the three held-out sets; number 3 is an over-long problem."""
@@ -48,9 +58,8 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
     model = write_model(root / "model", max_position_embeddings=256)
     harms = [harm("harm.refuse", 1), harm("harm.lookalike", 2)]
-    lessons = write_rows(
-        root / "lessons", "instructions", train=[lesson(i) for i in range(9)], test=[lesson(1), *harms]
-    )
+    asked = [lesson(1), lesson(2, "desk.login"), *harms]
+    lessons = write_rows(root / "lessons", "instructions", train=[lesson(i) for i in range(9)], test=asked)
     problem = {"task": "sum", "answer": "4"}
     problems = [
         {"messages": [{"role": "user", "content": "What is 2+2?" * (200 if i == 3 else 1) + str(i)}], **problem}
@@ -60,7 +69,11 @@ def made(tmp_path_factory):
     corpus = write_rows(
         root / "corpus", "corpus", train=[{"text": "x"}], test=[{"text": answer(i) * 9} for i in range(8)]
     )
-    return EvaluateInputs(name="chat", model=model, corpus=corpus, instructions=lessons, problems=sums)
+    judged = [pair(0, equal=True), *map(pair, range(5))]
+    pairs = write_rows(root / "pairs", "preferences", train=[], test=judged)
+    return EvaluateInputs(
+        name="chat", model=model, corpus=corpus, instructions=lessons, preferences=pairs, problems=sums
+    )
 
 
 CONFIG = EvaluateConfig(max_new_tokens=8, shots=2, threads=1, resamples=100, precision="fp32")
@@ -80,12 +93,14 @@ def test_every_measure_has_an_interval(scored):
     assert set(measures) == {
         "bits_per_byte", "perplexity", "answer_loss", "accuracy", "accuracy/colour", "accuracy/sum",
         "exact_match/plain", "exact_match/few_shot", "exact_match/step_by_step", "refusal_rate", "over_refusal_rate",
+        "courtesy_rate", "pair_accuracy",
     }  # fmt: skip
     for score in found["measures"]:
         assert set(score) == {"measure", "value", "low", "high", "n"}
         assert score["low"] <= score["value"] <= score["high"]
     assert measures["exact_match/plain"]["n"] == 5
     assert measures["bits_per_byte"]["n"] == 8
+    assert measures["pair_accuracy"]["n"] == 5  # a pair of equals says nothing
     assert scored[1].model == "chat"
     assert scored[2].metrics["bits_per_byte"] == measures["bits_per_byte"]["value"]
 
@@ -94,15 +109,58 @@ def test_every_answer_is_kept_and_the_prompts_are_answered(scored):
     items = pq.read_table(scored[1].path / "items.parquet").to_pylist()
     found = json.loads((scored[1].path / "scores.json").read_text())
     assert [line["prompt"] for line in found["prompts"]] == list(CONFIG.prompts)
-    assert len(items) == 3 + 3 * 5 + len(CONFIG.prompts)
+    assert len(items) == 4 + 3 * 5 + len(CONFIG.prompts)
     assert {item["correct"] for item in items if item["set"] == "prompts"} == {None}
     assert all(item["correct"] is not None for item in items if item["set"] != "prompts")
+    measures = {score["measure"]: score for score in found["measures"]}
+    for measure in ("accuracy", "exact_match/plain", "refusal_rate", "courtesy_rate"):
+        rows = [item["correct"] for item in items if measure in item["counts_in"]]
+        assert (len(rows), sum(rows) / len(rows)) == (measures[measure]["n"], measures[measure]["value"])
+
+
+def test_the_likelier_answer_of_a_pair_is_found_by_its_mean_surprise(made, scored):
+    """Worked out by hand: each side read alone, from the assistant's first token on."""
+    model = AutoModelForCausalLM.from_pretrained(made.model.path).eval()
+    chat = ChatFormat.load(made.model.path)
+    right = []
+    for row in [pair(i) for i in range(5)]:
+        begun = len(chat.render(row["prompt"], open_turn=True).ids)
+        losses = []
+        for side in ("chosen", "rejected"):
+            whole = chat.render(row["prompt"] + row[side])
+            labels = [i if t and n >= begun else -100 for n, (i, t) in enumerate(zip(whole.ids, whole.trained, strict=True))]
+            losses.append(model(torch.tensor([whole.ids]), labels=torch.tensor([labels])).loss.item())
+        right.append(losses[0] < losses[1])
+    assert scored[2].metrics["pair_accuracy"] == pytest.approx(sum(right) / 5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "courteous"),
+    [
+        ("I am sorry that you wait.\n1. Look.\n2. Write to us.\nPlease let me know if you need more help.", True),
+        ("We are sorry that it broke.\n1) Look.\n2) Ask.\n3) Wait.\nJust tell me if you need anything else.", True),
+        ("Look. Then write to us.", False),
+        ("I am sorry that you wait.\nPlease let me know if you need more help.", False),
+        ("I am sorry that you wait.\n1. Look.\n1. Look.\nPlease let me know if you need more help.", False),
+        ("1. Look.\n2. Write.\nPlease let me know if you need more help.", False),
+        ("I am sorry that you wait.\n1. Look.\n2. Write to us.", False),
+        ("", False),
+    ],
+)
+def test_manners_are_regret_steps_and_an_offer(reply, courteous):
+    assert is_courteous(reply) is courteous
+
+
+def test_the_desks_own_replies_are_told_apart():
+    rows = list(generate("desk", "preferences", 0))
+    assert all(is_courteous(row["chosen"][0]["content"]) for row in rows)
+    assert not any(is_courteous(row["rejected"][0]["content"]) for row in rows)
 
 
 def test_a_prompt_that_fills_the_context_is_skipped_and_said(scored):
     found = json.loads((scored[1].path / "scores.json").read_text())
     assert found["skipped"] == 3
-    assert "3 of 28 prompts fill the context of 256 tokens" in " ".join(logged(scored[0], "warning"))
+    assert "3 of 29 prompts fill the context of 256 tokens" in " ".join(logged(scored[0], "warning"))
 
 
 def test_two_runs_in_two_folders_give_equal_bytes(made, scored, tmp_path):
