@@ -89,16 +89,10 @@ def test_tokens_are_drawn_as_softmax_says() -> None:
     torch.testing.assert_close(log_probs, wanted.log()[tokens])
 
 
-def test_padding_is_not_seen_when_a_packed_model_generates(tmp_path: Path) -> None:
-    source = write_model(tmp_path / "model")
-    jobs = [Job(list(range(3, 3 + n)), 8, lambda made: False) for n in (4, 30)]
-    plain, ours = load_model(source, "fp32"), packed(load_model(source, "fp32"))
-    alone = [drawn_all(plain, [job], 1, lambda _: None)[0].ids for job in jobs]
-    assert [a.ids for a in drawn_all(ours, jobs, 2, lambda _: None)] == alone
-
-
-def test_drawn_answers_carry_the_log_probabilities_of_a_plain_forward(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_drawn_answers_carry_the_log_probabilities_of_a_plain_forward(tmp_path: Path, is_packed: bool) -> None:
     model = load_model(write_model(tmp_path / "model"), "fp32")
+    model = packed(model) if is_packed else model
     jobs = [Job(list(range(3, 3 + n)), 12, lambda made: made[-1] == 2) for n in (4, 9, 6)]
     drawn = [drawn_all(model, jobs, 8, lambda _: None, Draw(0.9, seed=5)) for _ in range(2)]
     assert [a.ids for a in drawn[0]] == [a.ids for a in drawn[1]]
