@@ -140,7 +140,10 @@ class EndpointJudge:
         """Write outputs/recorded/answers.jsonl, a complete recording of this run."""
         self.recording.write(self.out.artifact("recorded"))
         if self.asked:
-            self.out.say(f"{self.asked} answers of {self.name} were asked for: outputs/recorded/ keeps them all")
+            self.out.say(
+                f"{self.asked} answers of {self.name} were asked for: outputs/recorded/answers.jsonl keeps them all "
+                "(work/answers.jsonl of the staging folder, should this stage fail)"
+            )
 
 
 @dataclass(frozen=True)

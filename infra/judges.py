@@ -17,7 +17,8 @@ from infra.sources import files_at, home
 from infra.staging import linked
 
 C = TypeVar("C", bound=Config)
-AnyStage = Stage[Any, Any, Any]
+I = TypeVar("I", bound=Frozen)  # noqa: E741 - as in containers.contract
+O = TypeVar("O", bound=Frozen)  # noqa: E741
 
 
 def recording_of(judge: JudgeConfig | None, place: str) -> Files | None:
@@ -28,7 +29,7 @@ def recording_of(judge: JudgeConfig | None, place: str) -> Files | None:
         return files_at(judge.recorded, place, digests)
 
 
-def asking(stage: AnyStage, config: C, inputs: Frozen) -> tuple[AnyStage, C]:
+def asking(stage: Stage[C, I, O], config: C, inputs: I) -> tuple[Stage[C, I, O], C]:
     """Return the stage and its config (with a field `judge`) as they are run: online and never reused if asked live."""
     judge: JudgeConfig | None = config.judge  # type: ignore[attr-defined]
     if not isinstance(judge, EndpointJudgeConfig) or not judge.live:
@@ -37,7 +38,7 @@ def asking(stage: AnyStage, config: C, inputs: Frozen) -> tuple[AnyStage, C]:
     return dataclasses.replace(stage, fetches=True), marked
 
 
-def nonce_for(stage: AnyStage, config: Config, inputs: Frozen) -> str:
+def nonce_for(stage: Stage[Any, Any, Any], config: Config, inputs: Frozen) -> str:
     """Return the nonce of an unfinished run of the same work, else a new one."""
     if current_plan() is None:
         staging = current_launch().settings.home / "staging"
