@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora import LoraLayer
 from transformers import BitsAndBytesConfig
 
 from containers.contract import Adapter, Model, StageError
@@ -29,13 +32,18 @@ def bits_and_bytes(quantization: dict[str, Any] | None) -> BitsAndBytesConfig | 
     return BitsAndBytesConfig(**quantization) if quantization else None
 
 
-def add_adapter(model: Any, config: LowRank, seed: int, *, gradient_checkpointing: bool = False) -> PeftModel:
-    """Return `model` frozen, with a fresh fp32 adapter; raises StageError when no layer has a name asked for."""
+def add_adapter(
+    model: Any, config: LowRank, seed: int, *, gradient_checkpointing: bool = False, task: str = "CAUSAL_LM"
+) -> PeftModel:
+    """Return `model` frozen, with a fresh fp32 adapter; raises StageError when no layer has a name asked for.
+
+    `task` is PEFT's; the head of a SEQ_CLS model is trained whole.
+    """
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing)
     targets = config.target_modules if isinstance(config.target_modules, str) else list(config.target_modules)
     lora = LoraConfig(
-        task_type="CAUSAL_LM", r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
+        task_type=task, r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
     torch.manual_seed(seed)
     try:
@@ -43,6 +51,24 @@ def add_adapter(model: Any, config: LowRank, seed: int, *, gradient_checkpointin
     except ValueError as error:
         linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
         raise StageError(f"target_modules: {error}; linear layers of this model: {', '.join(linear)}") from error
+
+
+@torch.no_grad()
+def add_products(taught: PeftModel, model: torch.nn.Module) -> None:
+    """Give `model` (fp32) the weights that `taught` computes with: dequantized where 4-bit, products added."""
+    plain = dict(model.named_modules())
+    for name, layer in taught.get_base_model().named_modules():
+        inner = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+        if name.endswith(".base_layer") or not hasattr(inner, "weight") or inner.weight is None:
+            continue
+        if isinstance(inner, Linear4bit):
+            weight = dequantize_4bit(inner.weight.data, inner.weight.quant_state).float()
+        else:
+            weight = inner.weight.float()
+        if isinstance(layer, LoraLayer):
+            weight = weight + layer.get_delta_weight("default").float()
+        if name in plain:
+            plain[name].weight.copy_(weight)
 
 
 def save_adapter(model: PeftModel, folder: Path, base: Model, loaded_as: dict[str, Any]) -> Adapter:

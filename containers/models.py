@@ -32,6 +32,12 @@ def device_for(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def be_deterministic(device: torch.device) -> None:
+    """Have the same bits come out every time on a CPU; a GPU is left fast."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # looks for bugs, and costs a twentieth of a step
+
+
 def working_precision(wanted: str, device: torch.device) -> tuple[str, str | None]:
     """Return (precision that `device` can work in, one line to say when it is not the one wanted).
 
@@ -74,13 +80,20 @@ def load_model(
         use_safetensors=True,
         local_files_only=True,
     )
-    for module in model.modules() if quantized else ():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            # On a CPU with AVX512-BF16 the first evaluation would round the scales and lay the weights out anew, under
-            # the feet of training and of merge.
-            module.support_avx512bf16_for_cpu = False
-    model = model if quantized else model.to(device)
+    model = keep_four_bits(model) if quantized else model.to(device)
     return model.eval()
+
+
+def keep_four_bits(model: PreTrainedModel) -> PreTrainedModel:
+    """Return `model`, its 4-bit weights kept as they were loaded.
+
+    On a CPU with AVX512-BF16 the first evaluation would round the scales and lay the weights out anew, under the feet
+    of training and of merge.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def save_model(model: PreTrainedModel, folder: Path, beside: Path) -> None:

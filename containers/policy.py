@@ -11,7 +11,7 @@ from containers.adapters import add_adapter, bits_and_bytes, quantization_of, sa
 from containers.alignment import AlignmentConfig
 from containers.contract import Adapter, Model
 from containers.formats import ChatFormat, identity_of
-from containers.models import DTYPES, device_for, load_model, save_model, working_precision
+from containers.models import DTYPES, be_deterministic, device_for, load_model, save_model, working_precision
 from containers.out import Out
 from containers.packing import ATTENTION, Narrowing, attend_packed
 from containers.weights import FullWeights, QLoRAWeights
@@ -22,7 +22,7 @@ def prepare_machine(config: AlignmentConfig, out: Out) -> tuple[torch.device, st
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_for(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    be_deterministic(device)
     precision, why = working_precision(config.precision, device)
     if why:
         out.say(why)

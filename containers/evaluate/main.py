@@ -20,7 +20,7 @@ from containers.evaluate.marking import SCHEMA, Item, counted, marked, measures_
 from containers.evaluate.questions import NEXT, Question, held_out, questions_of
 from containers.formats import ChatFormat
 from containers.generation import Job, answer_all
-from containers.models import device_for, load_model, working_precision
+from containers.models import be_deterministic, device_for, load_model, working_precision
 from containers.out import Out
 
 SETS = ("corpus", "instructions", "preferences", "problems")
@@ -31,7 +31,7 @@ def run(config: EvaluateConfig, inputs: EvaluateInputs, out: Out) -> EvaluateOut
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_for(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    be_deterministic(device)
     precision, why = working_precision(config.precision, device)
     if why:
         out.say(why)

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from transformers import BitsAndBytesConfig
 
+from containers.adapters import add_products
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
 from containers.merge.contract import MergeConfig, MergeInputs, MergeOutputs
 from containers.model_folder import check_identity
-from containers.models import TRAINED_ON, device_for, load_model, save_model
+from containers.models import TRAINED_ON, be_deterministic, device_for, load_model, save_model
 from containers.out import Out
 
 
@@ -29,7 +27,7 @@ def run(config: MergeConfig, inputs: MergeInputs, out: Out) -> MergeOutputs:
     """Merge, save, read back and compare; raises StageError for the wrong base, ArithmeticError for a failed proof."""
     torch.set_num_threads(config.threads)
     device = device_for(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    be_deterministic(device)
     trained_on = check_pair(inputs.base, inputs.adapter)
     rows = rendered(config.prompts, inputs.base.path)
 
@@ -80,24 +78,6 @@ def logits_of(model: Any, rows: list[list[int]]) -> torch.Tensor:
     """Return the logits (tokens of all rows, vocabulary) in fp32 on the CPU."""
     device = next(model.parameters()).device
     return torch.cat([model(torch.tensor([row], device=device)).logits[0].float().cpu() for row in rows])
-
-
-@torch.no_grad()
-def add_products(taught: PeftModel, model: torch.nn.Module) -> None:
-    """Give `model` (fp32) the weights that `taught` computes with: dequantized where 4-bit, products added."""
-    plain = dict(model.named_modules())
-    for name, layer in taught.get_base_model().named_modules():
-        inner = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-        if name.endswith(".base_layer") or not hasattr(inner, "weight") or inner.weight is None:
-            continue
-        if isinstance(inner, Linear4bit):
-            weight = dequantize_4bit(inner.weight.data, inner.weight.quant_state).float()
-        else:
-            weight = inner.weight.float()
-        if isinstance(layer, LoraLayer):
-            weight = weight + layer.get_delta_weight("default").float()
-        if name in plain:
-            plain[name].weight.copy_(weight)
 
 
 def difference(wanted: torch.Tensor, found: torch.Tensor) -> float:

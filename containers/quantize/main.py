@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from containers.contract import Quantized, StageError, files_in
 from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
-from containers.models import TOKENIZER_FILES, copy_tokenizer, device_for, load_model
+from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
 from containers.quantize.bits_and_bytes import read_back, write_bits_and_bytes
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
@@ -34,7 +34,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_for(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    be_deterministic(device)
     transformers_logging.disable_progress_bar()
     check_model(inputs.model)
     bench = Bench(config, inputs, device, out)

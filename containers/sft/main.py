@@ -15,7 +15,7 @@ from containers.checkpoints import newest
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
-from containers.models import device_for, load_model, save_model, working_precision
+from containers.models import be_deterministic, device_for, load_model, save_model, working_precision
 from containers.out import Out
 from containers.packing import Narrowing, attend_packed
 from containers.sft.certificate import certify
@@ -59,7 +59,7 @@ def prepare_machine(config: LessonsConfig) -> torch.device:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     device = device_for(config.device)
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    be_deterministic(device)
     return device
 
 

@@ -47,7 +47,7 @@ def terms(rng: Random) -> tuple[int, int]:
 def difference(rng: Random) -> tuple[int, int]:
     """Return two terms, or a round number and what is taken from it."""
     paid = 10 * rng.randint(1, 5)
-    return (paid, rng.randint(2, paid - 1)) if rng.random() < 0.25 else terms(rng)
+    return (paid, rng.randint(2, paid - 1)) if rng.random() < 0.4 else terms(rng)
 
 
 def factors(rng: Random) -> tuple[int, int]:
