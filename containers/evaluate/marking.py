@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from containers.evaluate.answers import is_right
+from containers.answers import is_right
 from containers.evaluate.intervals import Bootstrap
 from containers.evaluate.manners import is_courteous
 from containers.evaluate.questions import Question

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from containers.evaluate.answers import final_answer, is_right
+from containers.answers import final_answer, is_right
 from containers.evaluate.intervals import Bootstrap
 from containers.evaluate.refusals import is_refusal
 
