@@ -23,6 +23,8 @@ GIB = 2**30
 LIBRARIES_BYTES = 0.6 * GIB
 """What an interpreter with torch and transformers takes before it holds a model."""
 BYTES_PER_WEIGHT = {"full": 16.0, "lora": 4.5, "qlora": 1.2}
+FROZEN_BYTES = 4.0
+"""Of each weight of a reference or a reward model, kept in fp32 as the policy is."""
 ACTIVATIONS_PER_LAYER = 34.0
 """Bytes per token and unit of width that a 16-bit layer keeps (Korthikanti et al. 2022, eq. 2); twice that in fp32."""
 CPU_OPERATIONS_PER_SECOND = 2e11
@@ -162,6 +164,20 @@ def sft_needs(stage: Foreseen, shape: Shape) -> Needs:
     return memory + LIBRARIES_BYTES, (4.0 if config.method == "full" else 0.1) * shape.weights, operations
 
 
+def aligning(copies: float) -> Callable[[Foreseen, Shape], Needs]:
+    """Return the formula of a stage that aligns; `copies` of all weights are kept frozen beside those in training."""
+
+    def needs(stage: Foreseen, shape: Shape) -> Needs:
+        config: Any = stage.config
+        method = config.weights.method
+        frozen = FROZEN_BYTES * copies if method == "full" else 0.0
+        length = getattr(config, "max_length", 0) or getattr(config, "max_prompt_tokens", 0) + config.max_new_tokens
+        memory = (BYTES_PER_WEIGHT[method] + frozen) * shape.weights + activations(config, length, shape)
+        return memory + LIBRARIES_BYTES, (4.0 if method == "full" else 0.1) * shape.weights, None
+
+    return needs
+
+
 def holding(bytes_per_weight: float, disk_per_weight: float) -> Callable[[Foreseen, Shape], Needs]:
     """Return the formula of a stage that holds the model and trains nothing."""
 
@@ -177,6 +193,12 @@ FORMULAS: dict[str, Callable[[Foreseen, Shape], Needs]] = {
     "pretrain": pretrain_needs,
     "sft": sft_needs,
     "merge": holding(8.0, 2.0),
+    "critique": holding(4.0, 0.0),
+    "candidates": holding(4.0, 0.0),
+    "reward": aligning(copies=0),
+    "dpo": aligning(copies=0),
+    "rlhf": aligning(copies=2),
+    "grpo": aligning(copies=1),
     "evaluate": holding(4.0, 0.0),
     "quantize": holding(8.0, 5.0),
     "package": holding(0.0, 2.0),
@@ -187,7 +209,7 @@ def activations(config: Any, length: int, shape: Shape) -> float:
     """Return the bytes that one micro-batch keeps for its backward pass, logits included."""
     wide = 2.0 if config.precision == "fp32" else 1.0
     kept = 2.0 if getattr(config, "gradient_checkpointing", False) else ACTIVATIONS_PER_LAYER * wide
-    tokens = config.micro_batch_size * length
+    tokens = (config.micro_batch_size or config.micro_batch) * length
     return float(tokens * (shape.layers * shape.width * kept + 3 * 4 * shape.vocabulary))
 
 

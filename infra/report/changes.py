@@ -57,7 +57,7 @@ def sides(before: Mapping[Key, bool], after: Mapping[Key, bool]) -> tuple[int, i
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided exact p of McNemar's test: a fair coin for each question that changed sides."""
     total = gained + lost
-    tail = sum(math.comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total
+    tail = float(sum(math.comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
     return min(1.0, 2 * tail)
 
 
