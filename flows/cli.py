@@ -6,7 +6,7 @@ Every import that costs time is inside the command that needs it, so that `slipw
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -131,6 +131,20 @@ def chat(
     from flows.chat import talk
 
     talk(model, prompt, name, max_tokens)
+
+
+@app.command()
+def candidates(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    name: Annotated[str, typer.Argument(metavar="[RECIPE_OR_RUN]", help="The newest run by default.")] = "latest",
+    overrides: Overrides = None,
+    form: Annotated[Literal["jsonl", "label-studio"], typer.Option("--format", help="Where people rank it.")] = "jsonl",
+    model: Annotated[str, typer.Option("--model", help="A model of the run; chat by default.")] = "",
+) -> None:
+    """Draw several answers to each of a run's prompts, for people to rank; ranked, they are preference data."""
+    from flows.candidates import export_candidates
+
+    export_candidates(name, model, overrides or [], out, form)
 
 
 @app.command()

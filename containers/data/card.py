@@ -47,6 +47,7 @@ def write_card(card: Card, folder: Path, out: Out) -> None:
         "rows": card.rows,
         "files": [asdict(seen) for seen in card.reader.recognised],
         "rejects": dict(card.rejects.most_common()),
+        "rankings": card.reader.rankings.card(),
         "quality": dict(card.census.quality.most_common()),
         "changed": {name: count for name, count in sorted(card.reader.fitter.counts.items()) if count},
         "pii": {"mode": card.config.pii, "rows": card.census.rows_with_pii, "found": dict(card.census.pii)},

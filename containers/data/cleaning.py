@@ -98,14 +98,14 @@ class Cleaner:
             return
         chosen = np.flatnonzero(stay)
         if self.config.near_duplicate_similarity < 1:
-            self.sign(words, stay, marks["builtin"])
+            self.sign(words, stay, np.array([read.builtin or read.ranked for read in reads]))
         self.signatures.add_exact(marks["content"][chosen])
         self.spool.add([self.finished(reads[i].row, int(marks["content"][i])) for i in chosen], marks[chosen])
 
-    def sign(self, words: Words, stay: Mask, builtin: Mask) -> None:
-        """Append the signatures of the rows that stay, but for the worlds' rows, whose phrases are meant to recur."""
+    def sign(self, words: Words, stay: Mask, alike: Mask) -> None:
+        """Append the signatures of the rows that stay, but for those `alike` on purpose: of worlds, of one ranking."""
         rows = self.spool.total + np.cumsum(stay) - 1
-        self.signatures.add_near(np.where(stay & ~builtin, rows, -1), words)
+        self.signatures.add_near(np.where(stay & ~alike, rows, -1), words)
 
     def mark(self, read: Read, text: str) -> tuple[int, int, int, int, int, bool]:
         """Return what the spool keeps beside a row."""

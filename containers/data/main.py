@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 
@@ -107,14 +108,14 @@ def stream(reader: Reader, cleaner: Cleaner, inputs: DataInputs, tick: Paced) ->
     folders = {int(index): files.path for index, files in inputs.files.items()}
     total = sum(file.stat().st_size for folder in folders.values() for file in folder.rglob("*") if file.is_file())
     with (tick.out.card / "rejects.jsonl").open("w", encoding="utf-8") as sheet:
-        for index, source in enumerate(reader.config.sources):
-            for item in reader.read(index, source, folders.get(index)):
-                if isinstance(item, Reject):
-                    sheet.write(json.dumps(item._asdict(), ensure_ascii=False) + "\n")
-                    reasons[QUOTED.sub("...", item.reason)] += 1
-                else:
-                    cleaner.add(item)
-                tick(reader.bytes_read / 1e6, total / 1e6, "MB")
+        found = (reader.read(i, source, folders.get(i)) for i, source in enumerate(reader.config.sources))
+        for item in chain(chain.from_iterable(found), reader.ranked()):
+            if isinstance(item, Reject):
+                sheet.write(json.dumps(item._asdict(), ensure_ascii=False) + "\n")
+                reasons[QUOTED.sub("...", item.reason)] += 1
+            else:
+                cleaner.add(item)
+            tick(reader.bytes_read / 1e6, total / 1e6, "MB")
     cleaner.flush()
     return reasons
 

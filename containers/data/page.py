@@ -48,6 +48,15 @@ margin: .6rem 0; }
 {% endfor %}</table></div>
 {% if rejects %}<h2>Why rows were rejected</h2><p>Each with its file and line in rejects.jsonl.</p>
 {{ bars(rejects.items() | list) }}{% endif %}
+{% if rankings %}<h2>How people ranked</h2>
+<p>{{ "{:,}".format(rankings.rankings) }} rankings of {{ "{:,}".format(rankings["items"]) }} prompts by
+{{ "{:,}".format(rankings.raters) }} raters. {% if rankings.agreement.agreeing_share is not none %}Where several ranked
+the same answers, two raters agreed on {{ "{:.0%}".format(rankings.agreement.agreeing_share) }} of
+{{ "{:,}".format(rankings.agreement.compared) }} comparisons{% if rankings.agreement.alpha is not none %}
+(Krippendorff's alpha {{ "{:.2f}".format(rankings.agreement.alpha) }}; 1 is full agreement, 0 is chance){% endif
+%}.{% else %}No prompt was ranked by two raters, so nothing is known of their agreement.{% endif %}</p>
+{{ bars([("pairs", rankings.pairs), ("tied", rankings.tied), ("without majority", rankings.without_majority),
+("not ranked yet", rankings.unranked)], ["tied", "without majority", "not ranked yet"]) }}{% endif %}
 {% if quality %}<h2>Which filter dropped a document</h2>{{ bars(quality.items() | list) }}{% endif %}
 {% if changed %}<h2>What was changed in rows on the way</h2>{{ bars(changed.items() | list) }}{% endif %}
 <h2>Personal data</h2>

@@ -12,6 +12,7 @@ from containers.data.conversations import grouped
 from containers.data.documents import cleaned_wikitext
 from containers.data.fitting import Fitter, Row
 from containers.data.kinds import records_of
+from containers.data.rankings import RANKED, Rankings
 from containers.data.recognition import LOOKED_AT, renamed, shape_of
 from containers.data.records import Bad, Record, Reject
 from containers.data.shapes import CONVERTERS, Context
@@ -36,6 +37,8 @@ class Read(NamedTuple):
     row: Row
     source: int
     builtin: bool = False
+    ranked: bool = False
+    """One of several pairs of a ranking, which share texts by nature."""
 
 
 class Reader:
@@ -48,6 +51,7 @@ class Reader:
         self.work = work
         self.say = say
         self.fitter = Fitter(role)
+        self.rankings = Rankings()
         self.recognised: list[Recognised] = []
         self.finished_bytes = 0
         self.position: Callable[[], int] = lambda: 0
@@ -67,6 +71,14 @@ class Reader:
                 left -= 1
                 if not left:
                     return
+
+    def ranked(self) -> Iterator[Read | Reject]:
+        """Yield the pairs of all rankings, once every source is read: several people may have ranked one prompt."""
+        for index, record in self.rankings.pairs():
+            made = self.converted(record, "preference", Context(self.config.sources[index].roles), clean=False)
+            if not isinstance(made, Reject):
+                made["split"] = record.values["split"]
+            yield made if isinstance(made, Reject) else Read(made, index, ranked=True)
 
     def from_world(self, index: int, world: str) -> Iterator[Read]:
         """Yield the rows that a builtin world generates from the seed."""
@@ -106,6 +118,12 @@ class Reader:
             raise StageError(f"{said}: nothing in it can be read: mend the file, or force its `format`")
         shape = shape_of(self.role, known, source)
         seen = self.recognise(Recognised(index, name, kind, shape))
+        if shape in RANKED:
+            for reject in self.rankings.gather(index, shape, chain(first, mapped), source):
+                seen.rejects += 1
+                yield reject
+            seen.rows = self.rankings.taken[index, name]
+            return
         context = Context(source.roles, keep_marks=self.config.calculator_marks == "keep")
         clean = kind == "wikitext" and self.config.wikitext == "clean"
         for item in chain(first, mapped):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from containers.contract import Role, StageError
+from containers.data.rankings import RANKED
 from containers.data.records import Record
 from containers.data.source import Shape, SourceConfig
 
@@ -12,6 +13,7 @@ LOOKED_AT = 50
 """First records whose columns decide; later rows that lack them are rejected one by one."""
 SIGNS: tuple[tuple[Shape, tuple[str, ...]], ...] = (
     ("turns", ("turns",)),
+    ("label_studio", ("data", "annotations")),
     ("openai_preference", ("input", "preferred_output", "non_preferred_output")),
     ("preference", ("chosen", "rejected")),
     ("messages", ("messages",)),
@@ -21,13 +23,14 @@ SIGNS: tuple[tuple[Shape, tuple[str, ...]], ...] = (
     ("alpaca", ("instruction", "response")),
     ("prompt_completion", ("prompt", "completion")),
     ("prompt_completion", ("prompt", "response")),
+    ("ranking", ("prompt", "candidates")),
     ("question_answer", ("question", "answer")),
     ("plain", ("text",)),
     ("plain", ("content",)),
     ("plain", ("raw_content",)),
     ("plain", ("document",)),
 )
-PREFERENCES = ("transcripts", "preference", "openai_preference")
+PREFERENCES = ("transcripts", "preference", "openai_preference", *RANKED)
 WITH_ANSWERS = ("gsm8k", "svamp", "question_answer", "messages")
 FITTING: Mapping[Role, tuple[str, ...]] = {
     "corpus": tuple(s for s in get_args(Shape) if s not in PREFERENCES),
@@ -38,7 +41,8 @@ FITTING: Mapping[Role, tuple[str, ...]] = {
 NEEDED: Mapping[Role, str] = {
     "corpus": "`text` (or a conversation, which is written out as dialogue)",
     "instructions": "`messages`, `conversations`, `prompt` + `completion`, or `instruction` + `output`",
-    "preferences": "`chosen` + `rejected` (with `prompt`, or as transcripts or messages), or OpenAI's columns",
+    "preferences": "`chosen` + `rejected` (with `prompt`, or as transcripts or messages), OpenAI's columns, or "
+    "rankings (`prompt` + `candidates` + `ranking`, or Label Studio's export)",
     "problems": "`question` + `answer` (GSM8K), `Body` + `Question` + `Answer` (SVAMP), or `messages` + `answer`",
 }
 

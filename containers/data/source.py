@@ -21,6 +21,8 @@ Shape = Literal[
     "transcripts",
     "preference",
     "openai_preference",
+    "ranking",
+    "label_studio",
 ]
 """What a record's columns mean."""
 
