@@ -43,6 +43,10 @@ class StageError(Exception):
     """A failure that a person can mend: the message says what, where (file:line) and what to do."""
 
 
+class Unhealthy(Exception):
+    """Training by reward was stopped for a bound of its health guard; the message says which, and what to change."""
+
+
 class Artifact(Frozen):
     """A folder (or file) in the store, named by the digest of its bytes."""
 

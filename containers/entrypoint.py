@@ -24,7 +24,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from containers.code import Code, CodeMismatch
-from containers.contract import Artifact, Config, Frozen, Request, Result, Stage, StageError, artifacts_in
+from containers.contract import Artifact, Config, Frozen, Request, Result, Stage, StageError, Unhealthy, artifacts_in
 from containers.out import Out, write_last
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 128 + signal.SIGTERM
@@ -65,7 +65,7 @@ def main(folder: Path) -> int:
     except Stopped:
         out.say("stopped", level="warning")
         return STOPPED
-    except (CodeMismatch, BlockingIOError) as error:
+    except (CodeMismatch, BlockingIOError, Unhealthy) as error:
         out.say(str(error), level="error")
         return FAILED
     except Exception:
