@@ -74,9 +74,11 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def groups_of(model: Any, weight_decay: float, turning: bool) -> list[dict[str, Any]]:
     """Return parameter groups of what trains: matrices decay; norms and biases do not.
 
-    With `turning`, matrices between layers follow Muon; embedding and head, whose rows are tokens, stay with AdamW.
+    With `turning`, matrices between layers follow Muon; embedding and head, whose rows are tokens (or a score), stay
+    with AdamW.
     """
-    of_tokens = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings(), getattr(model, "score", None))
+    of_tokens = {id(layer.weight) for layer in ends if layer is not None}
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trained if weight.ndim == 2]
     groups = [

@@ -68,7 +68,8 @@ def score(model: Any, row: dict[str, Tensor], targets: Tensor, temperature: floa
 def answer_packed(model: Any, temperature: float = 1.0) -> None:
     """Make a causal language model that attends packed answer `fused_lm_head=True` from a packed row.
 
-    Call it after the trainer's constructor, which gives the model TRL's own answer.
+    Call it after the trainer's constructor, which gives the model TRL's own answer. A caller that has laid out its
+    batch gives it as `row`, the places that are read in the order of the labels.
     """
     plain = type(model).forward
 
@@ -78,7 +79,7 @@ def answer_packed(model: Any, temperature: float = 1.0) -> None:
             return plain(self, *args, **given)
         labels = given["labels"]
         mask = labels[:, 1:] != IGNORED
-        row = rows_of(given["input_ids"], given["attention_mask"], mask)
+        row = given.get("row") or rows_of(given["input_ids"], given["attention_mask"], mask)
         made = score(functools.partial(plain, self), row, labels[:, 1:][mask], temperature)
 
         def placed(values: Tensor) -> Tensor:

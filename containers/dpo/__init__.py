@@ -1,0 +1,1 @@
+"""Align a policy with recorded preferences, without a reward model."""
