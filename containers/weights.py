@@ -12,7 +12,7 @@ class LowRank(Config):
 
     r: int = Field(16, ge=1)
     """Rank of the product: parameters and capacity grow with it."""
-    alpha: float = Field(32, gt=0)
+    alpha: float = Field(32.0, gt=0)
     """The product is scaled by alpha / r."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """Share of the adapter's inputs that are zeroed in training."""
