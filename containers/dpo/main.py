@@ -28,10 +28,11 @@ def run(config: DPOConfig, inputs: DPOInputs, out: Out) -> DPOOutputs:
     final = HeldOut(policy, course, held_out.kept, "held-out", out)
     during = HeldOut(policy, course, watched, "validation", out)
     reporter = PairReporter(out, course, CURVES, lambda model: figures_in(during.measure(model, config.beta)))
-    train(trainer_of(policy, course, config, reporter), out)
+    trainer = trainer_of(policy, course, config, reporter)
+    train(trainer, out)
 
     found = final.measure(policy.model, config.beta)
-    out.record(**cost_of(policy.model, reporter), **figures_in(found))
+    out.record(reference_seconds=trainer.reference.seconds, **cost_of(policy.model, reporter), **figures_in(found))
     made = policy.save(out)
     out.write_card(
         method=config.weights.method, algorithm=config.loss, steps=course.steps, pairs=pairs.card(),

@@ -3,6 +3,7 @@
 The reference is the policy before its first step, with its adapter (which adds nothing yet) switched off.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ class Reference:
         """`policy` is asked before its first step; rows hold `budget` tokens."""
         self.policy, self.budget, self.out = policy, budget, out
         self.known: dict[int, np.ndarray] = {}
+        self.seconds = 0.0
+        """That asking took."""
 
     def learn(self, pairs: Sequence[Pair], name: str) -> "Reference":
         """Ask the reference about `pairs`, or read what it said before this run was killed."""
@@ -37,8 +40,10 @@ class Reference:
             if np.array_equal(kept["numbers"], numbers):
                 self.known = dict(zip(numbers.tolist(), kept["log_probs"], strict=True))
                 return self
+        began = time.monotonic()
         with self.policy.as_reference() as model, self.policy.autocast():
             log_probs = log_probs_of(model, pairs, self.budget)
+        self.seconds = time.monotonic() - began
         scratch = file.with_suffix(".tmp.npz")
         np.savez(scratch, numbers=numbers, log_probs=log_probs)
         scratch.rename(file)
