@@ -7,8 +7,10 @@ arXiv:2210.10760). Pydantic alone is imported, so that contracts can hold a `Hea
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field
@@ -44,7 +46,7 @@ class HealthConfig(Config):
     log_prob_gap: float | None = Field(0.1, gt=0)
     """Largest mean gap (nats per token) between the log-probabilities of rollout and trainer, which are one model."""
     held_out_fall: float | None = Field(0.1, gt=0)
-    """How far the held-out measure (in its own unit) may fall below its best while the reward rises."""
+    """How far the held-out measure (in its own unit) may fall below its best while the reward rises beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Guard:
         best_step, best = max(points[:-1], key=lambda point: point[1])
         now = mean([value for _, value in points[-2:]])
         rise = self.reward_at(points[-1][0]) - self.reward_at(best_step)
-        fallen = max(best - now, 0.0) if rise > NOISE else 0.0
+        fallen = max(best - now, 0.0) if rise > 2 * self.chance() else 0.0
         says = f"the held-out measure fell by {fallen:.4g} to {now:.4g} while the reward rose by {rise:.4g}"
         return Finding("held_out_fall", "held_out", fallen, limit, says, (best - limit,))
 
@@ -175,6 +177,12 @@ class Guard:
         """Return the mean reward of the window that ends at `step` (or of the first one)."""
         so_far = [value for at, value in self.curves.get("reward", []) if at <= step]
         return mean((so_far or self.values("reward"))[-self.config.window :])
+
+    def chance(self) -> float:
+        """Return the standard error of a rise of the reward between two windows, from how it jumps step by step."""
+        values = self.values("reward")
+        jumps = [(after - before) ** 2 for before, after in pairwise(values)]
+        return math.sqrt(mean(jumps) / self.config.window) + NOISE
 
     def windows(self, name: str) -> tuple[float, float]:
         """Return a figure's mean over the first and over the last window; zeros until both are full."""

@@ -76,6 +76,10 @@ def test_a_held_out_measure_may_fall_with_the_reward(tmp_path: Path) -> None:
     guard_after(tmp_path, lambda step: {"reward": -0.1 * step, "held_out": 0.8 - 0.02 * step}).check(16)
 
 
+def test_a_rise_within_chance_is_none(tmp_path: Path) -> None:
+    guard_after(tmp_path, lambda step: {"reward": (-1) ** step + 0.01 * step, "held_out": 0.8 - 0.02 * step}).check(16)
+
+
 def test_a_resumed_guard_judges_as_one_that_was_never_stopped(tmp_path: Path) -> None:
     whole = guard_after(tmp_path / "whole", FAULTS["entropy"])
     half = guard_after(tmp_path / "half", FAULTS["entropy"], steps=8)
