@@ -1,8 +1,7 @@
 """People's rankings of candidate answers -> preference pairs: all ordered pairs, several raters by majority.
 
 Two shapes are read. Ours: `prompt`, `candidates` and either `ranking` (places in `candidates`, best first) or `ranks`
-(a number for each candidate, 1 the best, ties allowed), with `rater`. And Label Studio's JSON export of tasks whose
-data hold `prompt` and `candidates`: its Ranker tag (ids are places in `candidates`), or its Pairwise tag.
+(a number for each candidate, 1 the best, ties allowed), with `rater`. And Label Studio's JSON export (`label_studio`).
 """
 
 import json
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from containers.contract import StageError
 from containers.data.agreement import Verdict, agreement_of
 from containers.data.conversations import content_of, messages_of
+from containers.data.label_studio import annotated
 from containers.data.records import Bad, Record, Reject
 from containers.data.source import SourceConfig
 from containers.formats import Message
@@ -193,35 +193,3 @@ def numbers_in(ranks: Any, count: int) -> list[float]:
     if not numbers or len(ranks) != count:
         raise Bad(f"`ranks` holds no number for each of the {count} candidates")
     return [float(rank) for rank in ranks]
-
-
-def annotated(values: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Return one record in our shape for each annotation of a Label Studio task; raises Bad."""
-    task, annotations = values.get("data"), values.get("annotations")
-    if not isinstance(task, dict) or not isinstance(annotations, list):
-        raise Bad("not a task of Label Studio's JSON export: `data` and `annotations` are needed")
-    task = {name: value for name, value in task.items() if name not in ("ranking", "ranks", "rater")}
-    return [{**task, **given} for given in map(annotation_of, annotations)] or [task]
-
-
-def annotation_of(annotation: Any) -> dict[str, Any]:
-    """Return `ranking` and `rater` of one annotation; no ranking where it was skipped."""
-    found: dict[str, Any] = annotation if isinstance(annotation, dict) else {}
-    results = found.get("result") if not found.get("was_cancelled") else None
-    ranking = None
-    for result in results if isinstance(results, list) else ():
-        value = result.get("value") if isinstance(result, dict) else None
-        if isinstance(value, dict) and result.get("type") == "ranker":
-            ranking = order_in(value.get("ranker"))
-        elif isinstance(value, dict) and result.get("type") == "pairwise":
-            ranking = [0, 1] if value.get("selected") == "left" else [1, 0]
-    rater = found.get("completed_by")
-    return {"ranking": ranking, "rater": rater.get("email", rater.get("id")) if isinstance(rater, dict) else rater}
-
-
-def order_in(ranker: Any) -> Any:
-    """Return the places that a Ranker's one list names; anything else is left for `places_in` to refuse."""
-    lists = list(ranker.values()) if isinstance(ranker, dict) else [ranker]
-    if len(lists) == 1 and isinstance(lists[0], list):
-        return [int(place) if isinstance(place, str) and place.isdecimal() else place for place in lists[0]]
-    return lists

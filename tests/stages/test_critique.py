@@ -18,8 +18,14 @@ from containers.out import Out
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from containers.serve.contract import ServeConfig
+from infra.failures import BadInput
+from infra.launch import Launch, launching
+from infra.planning import planning
+from infra.runners.process import ProcessRunner
 from infra.service import start_service, stop_service
 from infra.settings import Settings
+from infra.store import Store
+from tasks.critique import critique
 from tests.by_hand import run_by_hand
 from tests.flows.test_serve import free_port
 from tests.little_endpoint import little_endpoint
@@ -198,6 +204,39 @@ def test_a_constitution_has_names_and_principles() -> None:
 def test_a_corpus_asks_nothing(tmp_path: Path, base: Model, prompts: Dataset) -> None:
     with pytest.raises(StageError, match="a corpus asks nothing"):
         run_here(tmp_path, config_of(), base, prompts.revise(role="corpus"))
+
+
+# In the house
+
+
+def test_what_is_asked_live_is_never_reused_and_what_is_recorded_is(
+    tmp_path: Path, base: Model, prompts: Dataset
+) -> None:
+    settings = Settings(home=tmp_path / "home")
+    launch = Launch(settings, Store(settings.store), ProcessRunner(settings))
+    recorded = tmp_path / "recorded"
+    with launching(launch), little_endpoint(judge) as endpoint:
+        live = config_of(judge=judged_at(endpoint.url))
+        endpoint.answer = lambda body: judge(body) if len(endpoint.asked) < 20 else (401, "spent")
+        with pytest.raises(BadInput, match="spent"):
+            critique(base, prompts, live)
+        broken = launch.stages[-1]
+        endpoint.answer = judge
+        first = critique(base, prompts, live)
+        assert launch.stages[-1].fingerprint == broken.fingerprint, "it went on where it broke"
+        paid = len(endpoint.asked)
+        assert critique(base, prompts, live).digest == first.digest
+        assert len(endpoint.asked) > paid and launch.stages[-1].fingerprint != broken.fingerprint
+        shutil.copytree(settings.store / launch.stages[-1].address / "outputs/recorded", recorded)
+        paid = len(endpoint.asked)
+        replay = config_of(judge=judged_at(endpoint.url, live=False, recorded=str(recorded)))
+        assert critique(base, prompts, replay).digest == first.digest
+        assert critique(base, prompts, replay).digest == first.digest
+        assert [record.status for record in launch.stages[-2:]] == ["done", "cached"] and len(endpoint.asked) == paid
+    with planning(settings, "plan") as plan, launching(plan.launch):
+        critique(base, prompts, live)
+        critique(base, prompts, replay)
+    assert [stage.reused for stage in plan.stages] == [False, True]
 
 
 # Our own endpoint
