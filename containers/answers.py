@@ -11,6 +11,8 @@ NUMBER = r"-?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 FRACTION = rf"{NUMBER}(?:\s*/\s*\d+(?:\.\d+)?)?"
 LATEX_FRACTION = re.compile(r"\\d?frac\{(-?\d+)\}\{(\d+)\}")
 NUMBERS = re.compile(rf"(?<!\w)(?<!\d\.){FRACTION}")
+DRESS = re.compile(r"\\(?:boxed|text|[$%,!;])|\^\\circ|\^\{\\circ\}")
+"""LaTeX that changes no number, unlike a root or a power."""
 MARKED = (
     re.compile(r"####\s*(.+)"),
     re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}"),
@@ -61,9 +63,9 @@ def is_right(reply: str, expected: str) -> bool:
 
 def number_of(expected: str) -> Decimal | None:
     """Return an expected answer as a number when it is one, with or without a mark, a currency sign or a unit."""
-    numbers = numbers_in(LATEX_FRACTION.sub(r"\1/\2", expected))
-    rest = NUMBERS.sub(" ", expected)
-    if len(numbers) != 1 or len(words_of(rest)) > 2:
+    plain = LATEX_FRACTION.sub(r"\1/\2", expected)
+    numbers, rest = numbers_in(plain), DRESS.sub(" ", NUMBERS.sub(" ", plain))
+    if len(numbers) != 1 or len(words_of(rest)) > 2 or re.search(r"[\\^\u221a]", rest):
         return None
     return value_of(numbers[0])
 

@@ -6,6 +6,7 @@ the bytes, so that a stage's fingerprint says what was read and not where it lay
 
 import difflib
 import glob
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,33 @@ def pinned_dataset(config: DataConfig, role: str) -> Dataset | None:
     return dataset
 
 
+def functions_of(named: dict[str, str]) -> Files | None:
+    """Return the files of a person's functions side by side, None for none; `named`: place in the recipe -> path.
+
+    A path is a Python file, or the name of a module that can be imported here. Raises StageError naming the place.
+    """
+    found: dict[str, Path] = {}
+    for place, path in named.items():
+        file = Path(path) if path.endswith(".py") else module_file(path, place)
+        if not file.is_file():
+            raise StageError(f"{place}: {missing(file)}")
+        if found.setdefault(file.name, file.resolve()) != file.resolve():
+            raise StageError(f"{place}: two files of the name {file.name}: rename one")
+    with Digests(home() / "sources" / "digests.sqlite") as digests:
+        return linked_files(found, digests) if found else None
+
+
+def module_file(name: str, place: str) -> Path:
+    """Return the file of a module, without importing it; raises StageError where there is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise StageError(f"{place}: no module {name}: {error}") from error
+    if spec is None or Path(spec.origin or "").name != f"{name.rpartition('.')[2]}.py":
+        raise StageError(f"{place}: no module {name} with a Python file of its own: give the path of a file instead")
+    return Path(str(spec.origin))
+
+
 def place_of(source: SourceConfig) -> str | None:
     """Return where a source's files lie; a hub name may be a folder here."""
     local = source.hub is not None and Path(source.hub).is_dir()
@@ -68,9 +96,15 @@ def pinned_source(source: SourceConfig) -> SourceConfig:
 
 def files_at(path: str, place: str, digests: Digests) -> Files:
     """Return the artifact of a file, folder or glob; `place` is its key in the recipe."""
-    found = dict(sorted(listed(Path(path))))
+    found = dict(listed(Path(path)))
     if not found:
         raise StageError(f"{place}: {missing(Path(path))}")
+    return linked_files(found, digests)
+
+
+def linked_files(found: dict[str, Path], digests: Digests) -> Files:
+    """Return the artifact of files under their names."""
+    found = dict(sorted(found.items()))
     digest = combined((name, file.stat().st_size, digests.of(file)) for name, file in found.items())
     folder = home() / "sources" / digest[:16]
     link(found, folder)

@@ -19,7 +19,7 @@ from infra.checkpoint import checkpoint_of, context_of, tokenizer_of
 from infra.launch import Launch, current_launch, launching
 from infra.pins import pins_in
 from infra.settings import Settings
-from infra.sources import pinned, pinned_dataset, resolve
+from infra.sources import functions_of, pinned, pinned_dataset, resolve
 from infra.store import Store
 
 
@@ -269,3 +269,30 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, home: Pa
         checkpoint_of(SimpleNamespace(path=str(tmp_path / "my-lama"), revision=None))
     with pytest.raises(StageError, match="starts from a checkpoint"):
         checkpoint_of(None)
+
+
+def test_functions_lie_side_by_side_and_moving_one_changes_nothing(tmp_path: Path, home: Path) -> None:
+    one, other = old(tmp_path / "a/mine.py", "x = 1"), old(tmp_path / "b/yours.py", "y = 1")
+    found = functions_of({"grpo.rewards.0.path": str(one), "grpo.rewards.1.path": str(other)})
+    moved = functions_of({"grpo.rewards.0.path": str(old(tmp_path / "c/mine.py", "x = 1")), "r": str(other)})
+    assert found and moved and names(found.path) == ["mine.py", "yours.py"] and found.digest == moved.digest
+    module = functions_of({"r": "containers.answers"})
+    assert module and names(module.path) == ["answers.py"]
+    assert functions_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("mien.py", "mine.py"), ("no.such.module", "no module"), ("containers", "give the path of a file")],
+)
+def test_a_function_that_is_not_there_is_refused_by_place(tmp_path: Path, home: Path, path: str, said: str) -> None:
+    old(tmp_path / "mine.py", "x = 1")
+    named = str(tmp_path / path) if path.endswith(".py") else path
+    with pytest.raises(StageError, match=rf"grpo\.rewards\.0\.path: .*{re.escape(said)}"):
+        functions_of({"grpo.rewards.0.path": named})
+
+
+def test_two_function_files_of_one_name_are_refused(tmp_path: Path, home: Path) -> None:
+    one, other = old(tmp_path / "a/mine.py", "x = 1"), old(tmp_path / "b/mine.py", "x = 2")
+    with pytest.raises(StageError, match="rename one"):
+        functions_of({"r.0": str(one), "r.1": str(other)})
