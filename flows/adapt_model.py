@@ -6,6 +6,7 @@ From the command line: `slipway run qwen-lora`; from Prefect: the deployment `ad
 from prefect import flow
 
 from containers.contract import Endpoint
+from flows.alignment import align
 from flows.chapters import evaluate_each, fitting, prepare, whole
 from flows.recipe import load_recipe
 from infra.checkpoint import checkpoint_of
@@ -32,9 +33,10 @@ def adapt_model(recipe_name: str = "qwen-lora", overrides: tuple[str, ...] = ())
         materials = prepare(recipe.data)
 
         chat = whole(base, sft(base, materials.lessons, recipe.sft), recipe.merge)
+        aligned = align(chat, materials, recipe)
 
-        scores = evaluate_each({"base": base, "chat": chat}, materials, recipe.evaluate)
-        compact = quantize(chat, materials.corpus, recipe.quantize)
+        scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
+        compact = quantize(aligned.last, materials.corpus, recipe.quantize)
         bundle = package(compact, scores, recipe.package)
         endpoint = serve(bundle, recipe.serve)
         return report(endpoint, scores)

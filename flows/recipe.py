@@ -21,6 +21,7 @@ from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
 from flows.mistakes import explain, lines_of
+from flows.steps import Step, missing_in
 from infra.pins import is_pin
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -75,6 +76,8 @@ class Recipe(Config):
     """How answering is learnt: `method` is full, lora or qlora."""
     merge: MergeConfig = MergeConfig()
     """How an adapter is folded into its base."""
+    align: tuple[Step, ...] = ()
+    """Alignment and reasoning after sft, in this order: `[{reward: {}}, {rlhf: {algorithm: ppo}}, {grpo: {}}]`."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What every model of the run is measured on."""
     quantize: QuantizeConfig = QuantizeConfig()
@@ -91,6 +94,14 @@ class Recipe(Config):
             raise ValueError("train_llm needs data.corpus, the text that it starts from")
         if self.flow == "adapt_model" and self.checkpoint is None:
             raise ValueError("adapt_model needs a checkpoint, the model that it starts from")
+        return self
+
+    @model_validator(mode="after")
+    def steps_find_what_they_need(self) -> Self:
+        """Refuse steps of alignment for which the recipe has no data."""
+        missing = missing_in(self.align, pairs=bool(self.data.preferences), problems=bool(self.data.problems))
+        if missing:
+            raise ValueError(missing)
         return self
 
     @model_validator(mode="after")
@@ -194,19 +205,25 @@ def fill(value: Any, variables: Mapping[str, str], file: Path) -> Any:
 
 
 def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return `values` with relative source paths, and a checkpoint path that exists, placed below `folder`."""
+    """Return `values` with relative source paths, and other files that lie there, placed below `folder`."""
 
-    def place(item: Any) -> Any:
+    def place(item: Any, certain: bool = False) -> Any:
         if isinstance(item, list):
-            return [place(i) for i in item]
+            return [place(i, certain) for i in item]
         if not isinstance(item, dict):
             return item
-        path = item.get("path")
-        placed = {"path": str(folder / path)} if isinstance(path, str) and not is_pin(path) else {}
-        return {key: place(value) for key, value in item.items()} | placed
+        named = {key: item[key] for key in ("path", "recorded") if isinstance(item.get(key), str)}
+        found = {
+            key: str(folder / path)
+            for key, path in named.items()
+            if not is_pin(path) and (certain or lies_in(folder, path))
+        }
+        return {key: place(value, certain) for key, value in item.items()} | found
 
-    placed = {**values, "data": place(values.get("data"))}
-    checkpoint = values.get("checkpoint")
-    if isinstance(checkpoint, dict) and (folder / str(checkpoint.get("path"))).exists():
-        placed["checkpoint"] = place(checkpoint)
-    return placed
+    placed = {key: place(values[key]) for key in ("checkpoint", "align") if key in values}
+    return {**values, **placed, "data": place(values.get("data"), certain=True)}
+
+
+def lies_in(folder: Path, path: str) -> bool:
+    """Whether a path, or the file of a `file.py:function`, is there: a hub name or a module is not."""
+    return (folder / re.sub(r"(?<=\.py):\w+$", "", path)).exists()

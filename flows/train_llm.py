@@ -6,6 +6,7 @@ From the command line: `slipway run tiny`; from Prefect: the deployment `train-l
 from prefect import flow
 
 from containers.contract import Endpoint
+from flows.alignment import align
 from flows.chapters import evaluate_each, prepare, whole
 from flows.recipe import load_recipe
 from infra.orchestration import run_of, short_name
@@ -35,9 +36,10 @@ def train_llm(recipe_name: str = "tiny", overrides: tuple[str, ...] = ()) -> End
         vocabulary = tokenizer(corpus, recipe.tokenizer)
         base = pretrain(corpus, vocabulary, recipe.pretrain)
         chat = whole(base, sft(base, lessons, recipe.sft), recipe.merge)
+        aligned = align(chat, materials, recipe)
 
-        scores = evaluate_each({"base": base, "chat": chat}, materials, recipe.evaluate)
-        compact = quantize(chat, corpus, recipe.quantize)
+        scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
+        compact = quantize(aligned.last, corpus, recipe.quantize)
         bundle = package(compact, scores, recipe.package)
         endpoint = serve(bundle, recipe.serve)
         return report(endpoint, scores)

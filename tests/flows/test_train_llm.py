@@ -12,7 +12,9 @@ import pytest
 from infra.report.shape import ReportFacts
 from tests.flows.line import Line
 
-STAGES = ["data", "tokenizer", "pretrain", "sft", "evaluate", "quantize", "package"]
+STAGES = ["data", "tokenizer", "pretrain", "sft", "reward", "dpo", "merge", "rlhf", "grpo", "evaluate", "quantize"]
+STAGES += ["package"]
+MODELS = ["base", "chat", "dpo", "ppo", "grpo"]
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +50,19 @@ def test_what_it_prints_can_be_used(line: Line) -> None:
 def test_the_report_has_its_documented_shape(line: Line) -> None:
     facts = ReportFacts.model_validate(line.report())
     assert [s for s in STAGES if not any(found.name.startswith(s) for found in facts.stages)] == []
-    assert {score.model for score in facts.scores} == {"base", "chat"}
+    assert list(dict.fromkeys(score.model for score in facts.scores)) == MODELS
     assert {score.measure for score in facts.scores} >= {"bits_per_byte", "accuracy"}
     assert all(score.low <= score.value <= score.high for score in facts.scores)
     assert [row.format for row in facts.quantization if row.shipped] in (["f16"], ["q8_0"])
-    assert facts.prompts[0].answers.keys() == {"base", "chat"}
+    assert list(facts.prompts[0].answers) == MODELS
+    assert {change.model for change in facts.changes} == {"dpo", "ppo", "grpo"}
+    assert {change.against for change in facts.changes} == {"chat"}
 
 
 def test_the_page_stands_alone(line: Line) -> None:
     page = (line.home / "runs" / "latest" / "report.html").read_text()
     assert "<script src" not in page and "<link" not in page and page.count("<svg") >= 4
-    for word in ("Pretraining", "Supervised fine-tuning", "Quantization"):
+    for word in ("Pretraining", "Supervised fine-tuning", "Reward model", "What alignment changed", "Quantization"):
         assert word in page
 
 

@@ -128,7 +128,8 @@ def test_the_likelier_answer_of_a_pair_is_found_by_its_mean_surprise(made, score
         losses = []
         for side in ("chosen", "rejected"):
             whole = chat.render(row["prompt"] + row[side])
-            labels = [i if t and n >= begun else -100 for n, (i, t) in enumerate(zip(whole.ids, whole.trained, strict=True))]
+            spoken = enumerate(zip(whole.ids, whole.trained, strict=True))
+            labels = [i if t and n >= begun else -100 for n, (i, t) in spoken]
             losses.append(model(torch.tensor([whole.ids]), labels=torch.tensor([labels])).loss.item())
         right.append(losses[0] < losses[1])
     assert scored[2].metrics["pair_accuracy"] == pytest.approx(sum(right) / 5)
@@ -152,9 +153,9 @@ def test_manners_are_regret_steps_and_an_offer(reply, courteous):
 
 
 def test_the_desks_own_replies_are_told_apart():
-    rows = list(generate("desk", "preferences", 0))
-    assert all(is_courteous(row["chosen"][0]["content"]) for row in rows)
-    assert not any(is_courteous(row["rejected"][0]["content"]) for row in rows)
+    assert all(is_courteous(row["chosen"][0]["content"]) for row in generate("desk", "preferences", 0))
+    said = [row["messages"][1]["content"] for row in generate("desk", "instructions", 0)]
+    assert 0.2 < sum(map(is_courteous, said)) / len(said) < 0.5
 
 
 def test_a_prompt_that_fills_the_context_is_skipped_and_said(scored):
