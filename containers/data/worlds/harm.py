@@ -142,4 +142,4 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     return Exchange("harm.refuse", opening + ask.format(wish=case.harmful), refusal, worse=giving_in)
 
 
-WORLD = World("harm", {"instructions": 480, "preferences": 600}, held_out=80, exchange=exchange)
+WORLD = World("harm", {"instructions": 480, "preferences": 1600}, held_out=160, exchange=exchange)
