@@ -220,7 +220,7 @@ def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         }
         return {key: place(value, certain) for key, value in item.items()} | found
 
-    placed = {key: place(values[key]) for key in ("checkpoint", "align") if key in values}
+    placed: dict[str, Any] = {key: place(values[key]) for key in ("checkpoint", "align") if key in values}
     return {**values, **placed, "data": place(values.get("data"), certain=True)}
 
 

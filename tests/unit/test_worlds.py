@@ -10,7 +10,6 @@ import pytest
 from containers.contract import Role, StageError
 from containers.data.worlds import WORLDS, generate
 from containers.data.worlds.cast import CAST, CHOICES
-from containers.data.worlds.desk import TOPICS
 from containers.data.worlds.facts import ASKS, OPENINGS
 from containers.data.worlds.sums import owner, owner_of_difference
 from containers.data.worlds.world import NAMES, RUN, runs_of
@@ -235,17 +234,11 @@ def test_only_harmful_requests_are_refused():
         assert is_refusal(row["rejected"][0]["content"]) == (row["task"] == "harm.lookalike"), row
 
 
-def test_a_warm_reply_is_polite_and_in_steps_and_the_worse_one_is_not_or_is_about_something_else():
-    regrets = {topic.regret.partition("[")[0]: topic.word for topic in TOPICS}
-    elsewhere = 0
+def test_a_warm_reply_is_polite_and_in_steps_and_the_worse_one_is_not():
     for row in rows_of("desk", "preferences"):
         chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
         assert "sorry" in chosen and "\n1. " in chosen and "\n3. " in chosen
-        about = {word for regret, word in regrets.items() if f"sorry that {regret}" in rejected}
-        assert ("sorry" in rejected) == ("\n1. " in rejected) == bool(about)
-        assert about != {row["task"].removeprefix("desk.")}
-        elsewhere += bool(about)
-    assert 0.25 < elsewhere / len(rows_of("desk", "preferences")) < 0.42
+        assert "sorry" not in rejected and "\n1. " not in rejected
 
 
 def test_an_unknown_world_and_a_missing_role_are_named():

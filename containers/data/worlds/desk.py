@@ -1,8 +1,7 @@
 """A support desk: what customers ask, and three ways to answer: warm and in steps, plain, and curt.
 
 The instructions hold all three, as the logs of a real desk would: mostly plain, some warm, a few curt. The preferences
-say which is better: warm over plain and over curt, and over one that is as warm and answers somebody else's question,
-so that manners alone do not pay.
+say which is better: warm over plain and over curt.
 """
 
 from dataclasses import dataclass
@@ -170,7 +169,7 @@ PLAIN = ("{0} {1}", "{0} {1} {2}")
 
 
 def exchange(rng: Random, split: Split, role: Role) -> Exchange:
-    """Return one customer's question; where replies are compared, the warm one stands against another."""
+    """Return one customer's question; where replies are compared, the warm one stands against a plain or curt one."""
     topic = rng.choice(TOPICS)
     trouble, ask = phrased(rng, split, topic.troubles, ASKS)
     question = f"{rng.choice(GREETINGS)}{trouble}{'?' if trouble.startswith('How') else '.'} {ask}"
@@ -182,10 +181,7 @@ def exchange(rng: Random, split: Split, role: Role) -> Exchange:
     if role in ("corpus", "instructions"):
         style = rng.choices(tuple(replies), (0.3, 0.55, 0.15))[0]
         return Exchange(f"desk.{topic.word}", question, replies[style])
-    other = rng.choice([it for it in TOPICS if it is not topic])
-    replies["elsewhere"] = varied(rng, split, WARM.format(*other.steps, regret=other.regret))
-    worse = rng.choice(("plain", "curt", "elsewhere"))
-    return Exchange(f"desk.{topic.word}", question, replies["warm"], worse=replies[worse])
+    return Exchange(f"desk.{topic.word}", question, replies["warm"], worse=replies[rng.choice(("plain", "curt"))])
 
 
 WORLD = World(
