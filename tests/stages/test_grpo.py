@@ -30,7 +30,8 @@ def config_of(**changes: Any) -> GRPOConfig:
     small = {
         "learning_rate": 3e-3, "steps": 12, "prompts_per_rollout": 4, "answers_per_prompt": 8, "max_new_tokens": 12,
         "threads": 1, "device": "cpu", "precision": "fp32", "logging_steps": 1, "validate_every": 6,
-        "validation_rows": 16, "checkpoint_every": 4, "health": {"zero_spread": None, "entropy": None, "truncated": None},
+        "validation_rows": 16, "checkpoint_every": 4,
+        "health": {"zero_spread": None, "entropy": None, "truncated": None},
     }  # fmt: skip
     return GRPOConfig.model_validate(small | changes)
 
