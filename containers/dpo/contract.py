@@ -1,8 +1,8 @@
 """The dpo stage: policy + preferences -> an aligned model (full) or an adapter of it (lora, qlora); no reward model."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from containers.contract import Adapter, Dataset, Frozen, Model, Stage
 from containers.pairs import PairsConfig
@@ -18,6 +18,16 @@ class DPOConfig(PairsConfig):
     arXiv:2402.01306)."""
     beta: float = Field(0.1, gt=0)
     """Price of leaving the reference: small lets the policy go far; 0.1 to 0.5 is usual."""
+    nll_weight: float = Field(0.0, ge=0)
+    """Weight of the better answer's negative log-likelihood beside the loss, which alone may make both answers unlikely
+    (Pang et al. 2024, arXiv:2404.19733); 1 for a small model, or where answers fall apart."""
+
+    @model_validator(mode="after")
+    def check_loss(self) -> Self:
+        """Refuse a weight that the loss has no place for."""
+        if self.loss == "kto" and self.nll_weight:
+            raise ValueError("nll_weight stands beside dpo and ipo: kto has no pairs")
+        return self
 
 
 class DPOInputs(Frozen):

@@ -120,4 +120,6 @@ def trainer_of(policy: Policy, course: Course, config: DPOConfig, reporter: Pair
         # which here is one step of many pairs.
         arguments = TRLKTOConfig(**given, loss_type="apo_zero_unpaired")
         return PackedKTOTrainer(policy, arguments, course, reporter)
-    return PackedDPOTrainer(policy, TRLDPOConfig(**given, loss_type=[LOSSES[config.loss]]), course, reporter)
+    losses = {LOSSES[config.loss]: 1.0} | ({"sft": config.nll_weight} if config.nll_weight else {})
+    arguments = TRLDPOConfig(**given, loss_type=list(losses), loss_weights=list(losses.values()))
+    return PackedDPOTrainer(policy, arguments, course, reporter)

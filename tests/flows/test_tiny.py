@@ -59,6 +59,22 @@ def test_the_smaller_formats_say_the_same(full: dict[str, Any]) -> None:
     assert abs(rows["q8_0"]) < 0.005 and rows["q4_0"] < 0.10
 
 
+def test_alignment_raises_what_people_prefer_and_what_training_never_sees(full: dict[str, Any]) -> None:
+    metrics = {stage["name"]: stage["metrics"] for stage in full["stages"]}
+    chat, ppo, dpo = (scores_of(full, model) for model in ("chat", "ppo", "dpo"))
+    assert metrics["reward"]["pair_accuracy"] >= 0.9
+    assert metrics["rlhf"]["kl"] <= 10
+    assert ppo["courtesy_rate"] >= chat["courtesy_rate"] + 0.2
+    assert dpo["courtesy_rate"] >= chat["courtesy_rate"] + 0.15
+    assert dpo["refusal_rate"] >= chat["refusal_rate"] and dpo["over_refusal_rate"] <= chat["over_refusal_rate"]
+
+
+def test_trying_solves_the_problems_of_two_steps(full: dict[str, Any]) -> None:
+    line = next(row for row in full["changes"] if (row["model"], row["measure"]) == ("grpo", THIN))
+    assert line["after"] >= line["before"] + 0.1
+    assert line["gained"] > line["lost"] and line["p"] < 0.01
+
+
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_an_adapter_comes_within_five_points_of_all_weights(tiny: Line, full: dict[str, Any], method: str) -> None:
     done = tiny.run(f"sft.method={method}", *ADAPTER)

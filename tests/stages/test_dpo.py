@@ -76,20 +76,23 @@ class Rendered(DPOTrainer):
         return dataset
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo"])
-def test_losses_are_those_of_a_stock_dpo_trainer(tmp_path: Path, policy: Model, data: Dataset, loss: str) -> None:
+@pytest.mark.parametrize(("loss", "weight"), [("dpo", 0.0), ("ipo", 0.0), ("dpo", 0.7)])
+def test_losses_are_those_of_a_stock_dpo_trainer(
+    tmp_path: Path, policy: Model, data: Dataset, loss: str, weight: float
+) -> None:
     """The same pairs in the same order: TRL pads, keeps a frozen copy and runs both; we do not."""
-    config = config_of(loss=loss, max_steps=4, batch_size=4, micro_batch_size=4)
+    config = config_of(loss=loss, nll_weight=weight, max_steps=4, batch_size=4, micro_batch_size=4)
     run(config, DPOInputs(policy=policy, preferences=data), Out(tmp_path / "ours"))
     pairs = read_pairs(data, "train", ChatFormat.load(policy.path), 128).kept
     order = np.random.default_rng([config.seed, 0]).permutation(len(pairs))[:16]
     rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen.ids, "rejected_ids": p.rejected.ids}
             for p in (pairs[i] for i in order)]  # fmt: skip
+    losses = {{"dpo": "sigmoid"}.get(loss, loss): 1.0} | ({"sft": weight} if weight else {})
     arguments = TRLConfig(
         output_dir=str(tmp_path / "stock"), per_device_train_batch_size=4, max_steps=4, learning_rate=1e-3,
-        lr_scheduler_type="constant_with_warmup", loss_type=[{"dpo": "sigmoid"}.get(loss, loss)], bf16=False,
+        lr_scheduler_type="constant_with_warmup", loss_type=list(losses), loss_weights=list(losses.values()),
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", report_to="none", use_cpu=True,
-        gradient_checkpointing=False, disable_tqdm=True, optim="adamw_torch_fused",
+        bf16=False, gradient_checkpointing=False, disable_tqdm=True, optim="adamw_torch_fused",
     )  # fmt: skip
     trainer = Rendered(
         AutoModelForCausalLM.from_pretrained(policy.path), AutoModelForCausalLM.from_pretrained(policy.path),
