@@ -18,7 +18,7 @@ from containers.contract import Model, RewardModel
 from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_identity, check_model, check_weights
 from containers.models import DTYPES, copy_tokenizer, keep_four_bits, stored_dtype
-from containers.pair_packing import Row
+from containers.pairs.packing import Row
 from containers.policy import packed
 
 

@@ -9,7 +9,7 @@ import secrets
 from typing import Any, TypeVar
 
 from containers.contract import Config, Files, Frozen, Request, Stage
-from containers.judging import EndpointJudgeConfig, JudgeConfig
+from containers.judges.config import EndpointJudgeConfig, JudgeConfig
 from infra.digests import Digests
 from infra.launch import current_launch
 from infra.planning import current_plan

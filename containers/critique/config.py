@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from containers.contract import Config
-from containers.judging import JudgeConfig, SelfJudgeConfig
+from containers.judges.config import JudgeConfig, SelfJudgeConfig
 from containers.speaking import SpeakingConfig
 
 

@@ -2,7 +2,7 @@
 
 from containers.contract import Dataset, Files, Frozen, Model, Stage
 from containers.critique.config import CritiqueConfig, Principle
-from containers.judging import SECRETS
+from containers.judges.config import SECRETS
 
 __all__ = ["STAGE", "CritiqueConfig", "CritiqueInputs", "CritiqueOutputs", "Principle"]
 
@@ -14,7 +14,7 @@ class CritiqueInputs(Frozen):
     prompts: Dataset
     """Instructions, problems or preferences: what stands before the last answer of each row."""
     recorded: Files | None = None
-    """Recorded answers of an endpoint (`containers.recordings`)."""
+    """Recorded answers of an endpoint (`containers.judges.recordings`)."""
 
 
 class CritiqueOutputs(Frozen):

@@ -16,7 +16,7 @@ from containers.contract import Dataset, Split, StageError
 from containers.critique.contract import CritiqueConfig, CritiqueInputs, CritiqueOutputs
 from containers.critique.reviewing import Reviewer
 from containers.formats import schema_of
-from containers.judges import judge_of
+from containers.judges.judge import judge_of
 from containers.out import Out
 from containers.prompts import prompts_in
 from containers.voice import Voice

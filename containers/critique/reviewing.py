@@ -11,7 +11,7 @@ from typing import Any, Literal
 from containers.contract import Split
 from containers.critique.config import CritiqueConfig, Principle
 from containers.formats import Message
-from containers.judges import Judge, scored
+from containers.judges.judge import Judge, scored
 from containers.prompts import Prompt
 from containers.speaking import Reply
 from containers.voice import Voice

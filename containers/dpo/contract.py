@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from containers.contract import Adapter, Dataset, Frozen, Model, Stage
-from containers.pairs import PairsConfig
+from containers.pairs.rows import PairsConfig
 
 
 class DPOConfig(PairsConfig):

@@ -10,8 +10,8 @@ from containers.dpo.measures import HeldOut, figures_in
 from containers.dpo.trainer import CURVES, trainer_of
 from containers.formats import ChatFormat
 from containers.out import Out
-from containers.pair_training import Course, PairReporter, cost_of, train
-from containers.pairs import held_out_pairs, read_pairs, training_pairs
+from containers.pairs.rows import held_out_pairs, read_pairs, training_pairs
+from containers.pairs.training import Course, PairReporter, cost_of, train
 from containers.policy import Policy
 
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from containers.dpo.reference import Reference, log_probs_of
 from containers.out import Out
-from containers.pair_measures import accuracy, by_task, length_bias
-from containers.pair_training import Course
-from containers.pairs import Pair
+from containers.pairs.measures import accuracy, by_task, length_bias
+from containers.pairs.rows import Pair
+from containers.pairs.training import Course
 from containers.policy import Policy
 
 

@@ -12,8 +12,8 @@ import torch
 
 from containers.formats import Rendered
 from containers.out import Out
-from containers.pair_packing import filled, moved, predicted_row
-from containers.pairs import Pair
+from containers.pairs.packing import filled, moved, predicted_row
+from containers.pairs.rows import Pair
 from containers.policy import Policy
 from containers.scoring import score
 

@@ -13,9 +13,9 @@ from trl.trainer.kto_trainer import KTOTrainer
 
 from containers.dpo.contract import DPOConfig
 from containers.dpo.reference import Reference, strangers_of
-from containers.pair_packing import predicted_row
-from containers.pair_training import Course, PairReporter, PairSteps, arguments_of, tokenizer_of
-from containers.pairs import Pair
+from containers.pairs.packing import predicted_row
+from containers.pairs.rows import Pair
+from containers.pairs.training import Course, PairReporter, PairSteps, arguments_of, tokenizer_of
 from containers.policy import Policy
 from containers.scoring import answer_packed
 

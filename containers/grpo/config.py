@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from containers.contract import Config, aside
-from containers.judging import EndpointJudgeConfig
-from containers.online_config import OnlineConfig
+from containers.judges.config import EndpointJudgeConfig
+from containers.online.config import OnlineConfig
 
 
 class Weighted(Config):

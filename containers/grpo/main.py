@@ -14,8 +14,8 @@ from containers.grpo.functions import Own
 from containers.grpo.problems import HeldOut, to_learn
 from containers.grpo.rewards import Answers, Form, Judged, Length, Rewarding, check_cases
 from containers.grpo.trainer import GroupTrainer
-from containers.judges import EndpointJudge
-from containers.online_reporter import OnlineReporter, train
+from containers.judges.judge import EndpointJudge
+from containers.online.reporter import OnlineReporter, train
 from containers.out import Out
 from containers.policy import Policy
 

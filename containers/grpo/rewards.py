@@ -14,7 +14,7 @@ from containers.answers import is_right, number_of
 from containers.contract import StageError
 from containers.formats import Message
 from containers.grpo.config import AnswerReward, FormatReward, JudgeReward, LengthReward
-from containers.judges import Judge, score_all
+from containers.judges.judge import Judge, score_all
 
 Values = list[float | None]
 MATHEMATICAL = re.compile(r"[\\^=\u221a\u03c0]|\d\s*[a-z(]")

@@ -9,7 +9,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from containers.grpo.config import GRPOConfig
 from containers.grpo.rewards import Rewarding
 from containers.health import Guard
-from containers.online import OnlineSteps, arguments_of
+from containers.online.trainer import OnlineSteps, arguments_of
 from containers.out import Out
 from containers.policy import Policy
 

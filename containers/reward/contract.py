@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from containers.contract import Dataset, Frozen, Model, RewardModel, Stage
-from containers.pairs import PairsConfig
+from containers.pairs.rows import PairsConfig
 
 
 class RewardConfig(PairsConfig):

@@ -14,9 +14,9 @@ from containers.contract import Model, RewardModel
 from containers.formats import ChatFormat
 from containers.models import DTYPES
 from containers.out import Out
-from containers.pair_measures import accuracy
-from containers.pair_training import Course, PairReporter, cost_of, tokenizer_of, train
-from containers.pairs import Pair, held_out_pairs, read_pairs, training_pairs
+from containers.pairs.measures import accuracy
+from containers.pairs.rows import Pair, held_out_pairs, read_pairs, training_pairs
+from containers.pairs.training import Course, PairReporter, cost_of, tokenizer_of, train
 from containers.policy import prepare_machine
 from containers.reward.contract import RewardConfig, RewardInputs, RewardOutputs
 from containers.reward.measures import figures_in, measured

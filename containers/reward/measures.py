@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from containers.pair_measures import accuracy, by_task, calibration, length_bias
-from containers.pairs import Pair
+from containers.pairs.measures import accuracy, by_task, calibration, length_bias
+from containers.pairs.rows import Pair
 
 
 def measured(scores: np.ndarray, pairs: list[Pair]) -> dict[str, Any]:

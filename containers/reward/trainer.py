@@ -8,9 +8,9 @@ from trl.trainer.reward_config import RewardConfig as TRLConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from containers.out import Out
-from containers.pair_packing import filled, moved, scored_row
-from containers.pair_training import Course, PairSteps, arguments_of
-from containers.pairs import Pair
+from containers.pairs.packing import filled, moved, scored_row
+from containers.pairs.rows import Pair
+from containers.pairs.training import Course, PairSteps, arguments_of
 from containers.reward.contract import RewardConfig
 from containers.reward_model import scores
 

@@ -13,8 +13,8 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from containers.contract import Adapter, Model
 from containers.health import Guard
-from containers.online import OnlineSteps, arguments_of
-from containers.online_reporter import OnlineReporter, train
+from containers.online.reporter import OnlineReporter, train
+from containers.online.trainer import OnlineSteps, arguments_of
 from containers.out import Out
 from containers.policy import Policy
 from containers.rewarding import Rewarder

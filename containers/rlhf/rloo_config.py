@@ -6,7 +6,7 @@ from pydantic import Field
 
 from containers.contract import aside
 from containers.health import HealthConfig
-from containers.online_config import OnlineConfig
+from containers.online.config import OnlineConfig
 
 
 class RLOOConfig(OnlineConfig):

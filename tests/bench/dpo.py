@@ -30,7 +30,7 @@ from containers.dpo.reference import log_probs_of
 from containers.formats import ChatFormat
 from containers.models import has_bf16_instructions, load_model
 from containers.out import Out
-from containers.pairs import read_pairs
+from containers.pairs.rows import read_pairs
 from containers.policy import packed
 from tests.bench.sft import SHAPES, THREADS, Clock, seconds_per_step
 from tests.by_hand import events

@@ -24,7 +24,7 @@ from containers.contract import Model
 from containers.data.worlds import generate
 from containers.grpo.config import GRPOConfig
 from containers.grpo.trainer import GroupTrainer
-from containers.online_reporter import OnlineReporter, train
+from containers.online.reporter import OnlineReporter, train
 from containers.out import Out
 from containers.policy import Policy
 from tests.bench.sft import SHAPES

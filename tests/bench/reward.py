@@ -25,7 +25,7 @@ from containers.contract import Dataset, Model, RewardModel
 from containers.formats import ChatFormat, identity_of
 from containers.models import copy_tokenizer, has_bf16_instructions
 from containers.out import Out
-from containers.pairs import read_pairs
+from containers.pairs.rows import read_pairs
 from containers.reward.contract import RewardConfig, RewardInputs
 from containers.reward.main import run
 from containers.reward.trainer import scores_of

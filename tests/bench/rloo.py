@@ -14,7 +14,7 @@ from trl.trainer.rloo_config import RLOOConfig as TRLConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from containers.contract import Model, RewardModel
-from containers.online_reporter import OnlineReporter, train
+from containers.online.reporter import OnlineReporter, train
 from containers.out import Out
 from containers.policy import Policy
 from containers.reward_model import load_reward_model, save_reward_model

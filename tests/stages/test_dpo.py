@@ -18,7 +18,7 @@ from containers.dpo.reference import KEPT, log_probs_of, strangers_of
 from containers.formats import ChatFormat
 from containers.models import load_model
 from containers.out import Out
-from containers.pairs import read_pairs
+from containers.pairs.rows import read_pairs
 from containers.policy import packed
 from tests.by_hand import events, run_by_hand, try_by_hand
 from tests.stages.toy_chat import write_model

@@ -11,9 +11,9 @@ from transformers import AutoModelForSequenceClassification
 from containers.contract import Dataset, Model
 from containers.formats import ChatFormat
 from containers.out import Out
-from containers.pair_measures import accuracy, calibration, length_bias
-from containers.pair_packing import predicted_row, scored_row
-from containers.pairs import read_pairs
+from containers.pairs.measures import accuracy, calibration, length_bias
+from containers.pairs.packing import predicted_row, scored_row
+from containers.pairs.rows import read_pairs
 from containers.reward.contract import RewardConfig, RewardInputs
 from containers.reward.main import run
 from containers.reward_model import load_reward_model, scores

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from containers import endpoints
 from containers.contract import Files, Model, StageError
-from containers.judges import EndpointJudge, SelfJudge, judge_of, score_all, score_in
-from containers.judging import EndpointJudgeConfig, JudgeConfig, SelfJudgeConfig
+from containers.judges import endpoint as endpoints
+from containers.judges.config import EndpointJudgeConfig, JudgeConfig, SelfJudgeConfig
+from containers.judges.judge import EndpointJudge, SelfJudge, judge_of, score_all, score_in
 from containers.out import Out
 from containers.speaking import Reply, SpeakingConfig
 from containers.voice import Voice

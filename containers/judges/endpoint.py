@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from containers.contract import StageError
-from containers.judging import EndpointJudgeConfig
+from containers.judges.config import EndpointJudgeConfig
 from containers.speaking import Reply
 
 BUSY = (408, 409, 425, 429)

@@ -20,8 +20,8 @@ from containers.checkpoints import newest
 from containers.contract import Model
 from containers.muon import Muon, groups_of
 from containers.out import Out
-from containers.pair_packing import filled
-from containers.pairs import Pair, PairsConfig
+from containers.pairs.packing import filled
+from containers.pairs.rows import Pair, PairsConfig
 from containers.reporting import Reporter
 
 BETAS = (0.9, 0.999)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from containers.pairs import Pair
+from containers.pairs.rows import Pair
 
 Row = dict[str, Tensor]
 """A packed row of T tokens: `input_ids`, `position_ids` (1, T), `spread`, `gather`, and the places K that are read:

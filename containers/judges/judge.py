@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from containers.contract import Files, StageError
-from containers.endpoints import Endpoint, Question
 from containers.formats import Message
-from containers.judging import EndpointJudgeConfig, JudgeConfig, SelfJudgeConfig
+from containers.judges.config import EndpointJudgeConfig, JudgeConfig, SelfJudgeConfig
+from containers.judges.endpoint import Endpoint, Question
+from containers.judges.recordings import Recording, key_of
 from containers.out import Out
-from containers.recordings import Recording, key_of
 from containers.speaking import Reply
 from containers.voice import Conversation, Told, Voice
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from containers.checkpoints import newest
-from containers.online import GUARD
-from containers.online_config import OnlineConfig
+from containers.online.config import OnlineConfig
+from containers.online.trainer import GUARD
 from containers.out import Out
 from containers.reporting import Reporter
 

@@ -19,11 +19,11 @@ from transformers import AutoTokenizer, Trainer
 
 from containers.decoding import Decoder
 from containers.generation import Draw, Job, drawn_all
-from containers.group_packing import shared_row
 from containers.health import Guard, Sample
 from containers.models import DTYPES
 from containers.muon import Muon, groups_of
-from containers.online_config import OnlineConfig
+from containers.online.config import OnlineConfig
+from containers.online.packing import shared_row
 from containers.out import Out
 from containers.policy import Policy
 from containers.scoring import IGNORED, answer_packed

@@ -1,0 +1,1 @@
+"""Judges: the model itself or an OpenAI-compatible endpoint, whose answers are recorded."""

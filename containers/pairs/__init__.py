@@ -1,0 +1,1 @@
+"""Preference pairs: rows read and refused, packed, trained on with TRL, measured. reward and dpo share them."""
