@@ -1,7 +1,7 @@
 """Pictures of a report: SVG that takes its ink from the page, so that it reads in light and in dark."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -66,6 +66,19 @@ def scores_by_model(scores: Sequence[ScoreLine], title: str) -> str:
     axes.invert_yaxis()
     axes.set_xlabel(title, color=INK, fontsize=9)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=len(models), loc="lower left", bbox_to_anchor=(0, 1))
+    return drawn(figure)
+
+
+def calibration(bins: Sequence[Mapping[str, float]]) -> str:
+    """Draw how often the better answer of a pair scored higher, against how sure the reward model was of it."""
+    figure, axes = canvas(height=2.8, width=4.2)
+    axes.plot([0.5, 1], [0.5, 1], color=INK, alpha=0.4, linewidth=1, linestyle="--")
+    most = max(row["pairs"] for row in bins)
+    sizes = [20 + 160 * row["pairs"] / most for row in bins]
+    axes.scatter([b["predicted"] for b in bins], [b["observed"] for b in bins], s=sizes, color=PALETTE[0], alpha=0.8)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("predicted; area: pairs", color=INK, fontsize=9)
+    axes.set_ylabel("observed", color=INK, fontsize=9)
     return drawn(figure)
 
 

@@ -12,7 +12,10 @@ from infra.report.lessons import LESSONS, Lesson
 from infra.report.shape import ChangeLine, ReportFacts
 
 HERE = Path(__file__).parent
-CURVES = (("loss", "loss"), ("validation_bits_per_byte", "bits per byte, held out"))
+CURVES = (
+    ("loss", "loss"), ("validation_bits_per_byte", "bits per byte, held out"), ("margin", "margin of a pair"),
+    ("reward", "reward"), ("kl", "KL to the reference, nats"), ("exact_match", "right answers, held out"),
+)  # fmt: skip
 """Metrics drawn as curves, each with the name of its axis."""
 ACCURACY = "accuracy/"
 SHARES = ("accuracy", "refusal_rate", "over_refusal_rate", "courtesy_rate", "pair_accuracy")
@@ -60,6 +63,9 @@ def section(stage: StageView, facts: ReportFacts, *, first: bool) -> dict[str, A
         for name, axis in CURVES
         if len(stage.points.get(name, ())) > 1
     ]
+    calibration = stage.card.get("held_out", {}).get("calibration") if stage.word == "reward" else None
+    if calibration:
+        pictures.append(figures.calibration(calibration))
     if stage.word == "quantize" and facts.quantization:
         pictures.append(figures.sizes(facts.quantization))
     config = json.dumps(stage.config, indent=1, ensure_ascii=False)
