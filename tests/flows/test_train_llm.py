@@ -1,6 +1,7 @@
 """The whole line by its command: text in, a served model out; the second time nothing runs."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def test_a_pinned_model_is_adapted_as_the_one_that_was_trained(line: Line) -> No
     overrides = ("flow=adapt_model", f"checkpoint={{path: '{pin}'}}", f"serve.port={line.port}")
     planned = line.slipway("plan", line.recipe, *overrides)
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    assert "sft" in planned.stdout and "0 of 8 stages would run: nothing to do" in planned.stdout
+    assert "sft" in planned.stdout and re.search(r"\b0 of \d+ stages would run: nothing to do", planned.stdout)
 
 
 def test_a_misspelt_key_is_refused_before_anything_starts(line: Line) -> None:
