@@ -25,7 +25,13 @@ def settings() -> ServeConfig:
 app = create_app(FOLDER, settings)
 
 
-@bentoml.service(name="slipway", workers=1, traffic={"timeout": QUEUE_SECONDS}, http={"host": "127.0.0.1"})
+@bentoml.service(
+    name="slipway",
+    workers=1,
+    traffic={"timeout": QUEUE_SECONDS},
+    http={"host": "127.0.0.1"},
+    tracing={"excluded_urls": ".*"},  # a span for every token sent, and nobody collects them
+)
 @bentoml.asgi_app(app)
 class Slipway:
     """An OpenAI-compatible chat model: llama.cpp, its API and a chat page."""
