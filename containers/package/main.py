@@ -27,7 +27,8 @@ from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
 FORMATS = ("__init__.py", "contract.py", "formats.py")
 """What the service shares with training."""
 ROOTS = ("bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client", "uvloop", "httptools")
-"""What the service imports, and what uvicorn is faster with; their pinned versions and those of their dependencies are the Bento's requirements."""
+"""What the service imports, and what makes uvicorn fast; their pinned versions and those of their dependencies are the
+Bento's requirements."""
 OUTSIDE = "1980-01-01T00:00:00+00:00"
 """Stands where BentoML writes the time of the build."""
 
