@@ -58,6 +58,12 @@ def to_learn(dataset: Dataset, config: GRPOConfig, chat: ChatFormat, context: in
     return rows
 
 
+def spaced(rows: list[Row], count: int) -> list[Row]:
+    """Return up to `count` rows, evenly spaced: a data set may hold its kinds one after the other."""
+    count = min(count, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 @dataclass
 class HeldOut:
     """Validation problems, answered greedily; never trained on."""
@@ -70,11 +76,11 @@ class HeldOut:
 
     @classmethod
     def of(cls, dataset: Dataset, config: GRPOConfig, chat: ChatFormat, context: int) -> "HeldOut":
-        """Take the first `validation_rows` of the tasks that are trained on, and as many of the others."""
+        """Take `validation_rows` of the tasks that are trained on, and as many of the others, evenly spaced."""
         rows = problems_in(dataset, "validation", config, chat, context)
         named = chosen(rows, config.tasks)
         others = [row for row in rows if row not in named]
-        return cls(named[: config.validation_rows] + others[: config.validation_rows], config, chat)
+        return cls(spaced(named, config.validation_rows) + spaced(others, config.validation_rows), config, chat)
 
     def measure(self, model: Any) -> dict[str, float]:
         """Return exact match on the tasks that are trained on, and on the others; nothing where no row is held out."""

@@ -31,7 +31,7 @@ class OnlineConfig(AlignmentConfig):
     validate_every: int = aside(25, ge=1)
     """Optimizer steps between two measurements on held-out prompts; before and after are always measured."""
     validation_rows: int = aside(128, ge=0)
-    """Held-out prompts that are measured, the first ones of the validation split."""
+    """Held-out prompts that are measured, of the validation split."""
     health: HealthConfig = HealthConfig()
     """When a run that has gone wrong is stopped."""
     checkpoint_every: int = aside(25, ge=1)
