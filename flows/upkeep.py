@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.journal import is_driven
+from infra.journal import is_driven, run_folders
 from infra.prune import Waste, discard, waste
 from infra.runs import read_record
 from infra.service import service_status
@@ -17,7 +17,7 @@ GIB = 2**30
 def prune_store(keep: int, dry_run: bool) -> None:
     """Remove all but the newest `keep` runs, and every stored stage that no kept run and no served bundle uses."""
     settings = Settings()
-    runs = sorted((f.parent for f in settings.runs.glob("*/run.json") if not f.parent.is_symlink()), key=began)
+    runs = sorted(run_folders(settings.runs, "run.json"), key=began)
     old = [run for run in runs[:-keep] if not is_driven(run)]
     kept = [run for run in runs if run not in old]
     used = {entry.address for run in kept for entry in read_record(run).stages} | served(settings)

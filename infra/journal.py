@@ -49,6 +49,11 @@ class Journal:
         self._lock.release()
 
 
+def run_folders(runs: Path, holding: str) -> list[Path]:
+    """Return the folders of all runs that have the file `holding`, by name; `runs/latest` only points at one."""
+    return sorted(file.parent for file in runs.glob(f"*/{holding}") if not file.parent.is_symlink())
+
+
 def driver_lock(folder: Path) -> FileLock:
     """Return the lock that the driver of a run holds as long as it lives."""
     return FileLock(folder / "driver.lock", thread_local=False)

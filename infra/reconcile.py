@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from containers.out import write_last
+from infra.journal import run_folders
 from infra.runs import RunRecord, read_record
 from infra.settings import Settings
 
@@ -24,10 +25,9 @@ log = logging.getLogger("slipway")
 def bury_the_dead(settings: Settings) -> list[str]:
     """Mark every dead run that is on record as running; return their names. Prefect being away does no harm."""
     dead = []
-    for file in sorted(settings.runs.glob("*/run.json")):
-        if file.parent.is_symlink():
-            continue
-        record = read_record(file.parent)
+    for folder in run_folders(settings.runs, "run.json"):
+        file = folder / "run.json"
+        record = read_record(folder)
         if record.status == "killed" and '"killed"' not in file.read_text(encoding="utf-8"):
             tell_prefect(record)
             mark(file, record)

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from containers.out import write_last
-from infra.journal import NAME, is_driven, read_from
+from infra.journal import NAME, is_driven, read_from, run_folders
 from infra.settings import ROOT, Settings
 
 POLL_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15
@@ -63,8 +63,7 @@ def main(folder: Path) -> int:
 
 def unfinished(runs: Path) -> list[Path]:
     """Return the folders of ended runs whose journal is not yet entered to its end."""
-    folders = sorted(journal.parent for journal in runs.glob(f"*/{NAME}"))
-    return [folder for folder in folders if not saved(folder)["ended"] and not is_driven(folder)]
+    return [folder for folder in run_folders(runs, NAME) if not saved(folder)["ended"] and not is_driven(folder)]
 
 
 def saved(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from containers.contract import Endpoint, Frozen, Request, Result, StageError
 from containers.out import write_last
-from infra.journal import Journal, is_driven
+from infra.journal import Journal, is_driven, run_folders
 from infra.launch import StageRun, current_launch
 from infra.planning import parts_file
 from infra.settings import Settings
@@ -225,7 +225,7 @@ def find_run(settings: Settings, name: str = "latest") -> Path:
     folder = settings.runs / name
     if (folder / "run.json").exists():
         return folder.resolve()
-    known = sorted((file.parent.name for file in settings.runs.glob("*-*/run.json")), reverse=True)
+    known = [run.name for run in reversed(run_folders(settings.runs, "run.json"))]
     if not known:
         raise StageError("there is no run yet: start one with `slipway run tiny`")
     raise StageError(f"there is no run {name!r}; the newest are: {', '.join(known[:5])}")

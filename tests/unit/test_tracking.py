@@ -201,6 +201,7 @@ def test_the_run_of_a_dead_driver_is_killed_in_mlflow_too(settings: Settings) ->
     dead = Journal(settings.runs / "dead-1")
     dead.write("run", name="dead", git="", flow_run_id="", config={})
     begin(dead)
+    (settings.runs / "latest").symlink_to(dead.folder.name)
     assert is_driven(dead.folder)
     assert unfinished(settings.runs) == []
     dead.close()
