@@ -134,7 +134,7 @@ async def healthy() -> PlainTextResponse:
 
 
 async def metrics() -> Response:
-    """Return Prometheus metrics (under Bento, its own route answers with the same and its own)."""
+    """Return Prometheus metrics."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
