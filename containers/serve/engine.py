@@ -17,13 +17,6 @@ from containers.contract import StageError
 from containers.serve.contract import ServeConfig
 from containers.serve.metrics import RUNNING, WAITING
 
-SPINS = "10000"
-"""Turns that a thread of llama.cpp waits for the others before it sleeps (libgomp's own default is 30 times as many).
-
-On a machine with as many such threads as cores, the one that waits holds the core on which the other, pushed aside by
-the web server's work on a token, could go on.
-"""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -132,7 +125,6 @@ def load(weights: Path, config: ServeConfig, context: int) -> Any:
     It insists on a listener of its own, without a key: it gets a Unix socket in a private folder, which is unlinked as
     soon as it listens. It also takes over SIGINT and SIGTERM, which belong to the web server: they are given back.
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     import xllamacpp
 
     threads = config.threads or os.cpu_count() or 1

@@ -65,7 +65,7 @@ def run_stock(order: dict[str, Any]) -> None:
         AutoTokenizer,
         TrainerCallback,
     )
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOTrainer
 
     torch.set_num_threads(THREADS)
     told: dict[str, Any] = {"ends": [], "logs": []}
@@ -81,20 +81,11 @@ def run_stock(order: dict[str, Any]) -> None:
     policy, reward = (str(folder / name) for name in ("policy", "reward"))
     tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
     rows = json.loads((folder / "prompts.json").read_text())
-    recomputing = {} if order["recomputed"] else {"gradient_checkpointing": False}
     judge = [
         AutoModelForSequenceClassification.from_pretrained(reward, num_labels=1, dtype=torch.float32) for _ in "rv"
     ]
     trainer = PPOTrainer(
-        args=PPOConfig(
-            output_dir=str(folder / "stock"), per_device_train_batch_size=order["answers"] // order["minibatches"],
-            gradient_accumulation_steps=order["minibatches"], num_mini_batches=order["minibatches"],
-            total_episodes=order["updates"] * order["answers"], response_length=order["tokens"], temperature=1.0,
-            learning_rate=order["rate"], num_ppo_epochs=4, stop_token="eos" if order["stop"] else None,
-            missing_eos_penalty=1.0 if order["stop"] else None, num_sample_generations=0, logging_steps=1,
-            bf16=order["precision"] == "bf16", save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
-            **recomputing,
-        ),
+        args=stock_config(order),
         processing_class=tokenizer,
         model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
         ref_model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
@@ -103,9 +94,26 @@ def run_stock(order: dict[str, Any]) -> None:
         train_dataset=Dataset.from_dict({"input_ids": rows}),
         eval_dataset=Dataset.from_dict({"input_ids": rows[: order["answers"]]}),
         callbacks=[Clock()],
-    )  # fmt: skip
+    )
     trainer.train()
     Path(order["told"]).write_text(json.dumps(told))
+
+
+def stock_config(order: dict[str, Any]) -> Any:
+    """Return the settings of the stock trainer."""
+    from trl.experimental.ppo import PPOConfig
+
+    recomputing = {} if order["recomputed"] else {"gradient_checkpointing": False}
+    return PPOConfig(
+        output_dir=str(Path(order["folder"]) / "stock"),
+        per_device_train_batch_size=order["answers"] // order["minibatches"],
+        gradient_accumulation_steps=order["minibatches"], num_mini_batches=order["minibatches"],
+        total_episodes=order["updates"] * order["answers"], response_length=order["tokens"], temperature=1.0,
+        learning_rate=order["rate"], num_ppo_epochs=4, stop_token="eos" if order["stop"] else None,
+        missing_eos_penalty=1.0 if order["stop"] else None, num_sample_generations=0, logging_steps=1,
+        bf16=order["precision"] == "bf16", save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        **recomputing,
+    )  # fmt: skip
 
 
 def ours(work: Path, name: str, task: dict[str, Any], inputs: Any) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import http.client
 import json
 import multiprocessing
 import os
-import re
 import signal
 import statistics
 import sys
@@ -50,8 +49,6 @@ TOKENS = {("qwen2-0.5b", 1): 64, ("qwen2-0.5b", 8): 96, ("toy", 1): 400, ("toy",
 A batch of 8 takes 0.1 s a token, and requests that come over HTTP join it one or two tokens after the first: answers
 of 32 tokens would measure how they arrive.
 """
-END = b"data: [DONE]\n\n\r\n0\r\n\r\n"
-"""How a chunked response ends that is a stream of server-sent events."""
 
 Side = Callable[[int, int], float]
 """(streams, tokens) -> tokens per second."""
@@ -137,7 +134,7 @@ def generate(pipe: Connection, quantized: Quantized, config: ServeConfig) -> Non
 
 
 def over_http(endpoint: Endpoint, streams: int, tokens: int) -> float:
-    """Return tokens per second of `streams` clients that read a stream each, as bytes: they share the cores."""
+    """Return tokens per second of `streams` clients that read a stream each."""
     address = endpoint.url.removeprefix("http://")
     turn = [{"role": "user", "content": PROMPT}]
     asked = {"model": endpoint.model, "messages": turn, "max_tokens": tokens, "temperature": 0, "stream": True}
@@ -146,12 +143,10 @@ def over_http(endpoint: Endpoint, streams: int, tokens: int) -> float:
     def one() -> int:
         connection = http.client.HTTPConnection(address)
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-        text = b""
-        while not text.endswith(END):
-            text += connection.sock.recv(1 << 16)
+        text = connection.getresponse().read()
         connection.close()
-        last = text.rpartition(b'"completion_tokens":')[2]
-        return int(re.match(rb"\d+", last)[0])
+        last = text.split(b"data: ")[-2]
+        return int(json.loads(last)["usage"]["completion_tokens"])
 
     return timed(one, streams)
 
@@ -195,20 +190,7 @@ def write_weights(file: Path, shape: dict[str, int], words: list[str]) -> None:
     """Write random q8_0 weights; 64 rows repeated, because quantizing them all would take longer than the bench."""
     width, inner, head = shape["width"], shape["inner"], shape["width"] // shape["heads"]
     writer = gguf.GGUFWriter(str(file), "llama")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(width)
-    writer.add_block_count(shape["layers"])
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(shape["heads"])
-    writer.add_head_count_kv(shape["kv_heads"])
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(words)
-    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(words) - 3))
-    writer.add_token_merges(["t h"])
-    writer.add_eos_token_id(0)
-    writer.add_eot_token_id(2)
+    describe(writer, shape, words)
     draw = np.random.default_rng(0)
     kind = gguf.GGMLQuantizationType.Q8_0
 
@@ -233,6 +215,24 @@ def write_weights(file: Path, shape: dict[str, int], words: list[str]) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def describe(writer: gguf.GGUFWriter, shape: dict[str, int], words: list[str]) -> None:
+    """Write what llama.cpp reads before the weights: the shape and the tokenizer."""
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(shape["width"])
+    writer.add_block_count(shape["layers"])
+    writer.add_feed_forward_length(shape["inner"])
+    writer.add_head_count(shape["heads"])
+    writer.add_head_count_kv(shape["kv_heads"])
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(words)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(words) - 3))
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(0)
+    writer.add_eot_token_id(2)
 
 
 if __name__ == "__main__":
