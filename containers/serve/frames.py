@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from containers.serve.engine import Piece
@@ -60,7 +61,7 @@ class Reply:
     def whole(self) -> dict[str, Any]:
         """Return the response object of a request that does not stream."""
         choices = [self._choice(i, answer.text, answer.finish) for i, answer in enumerate(self.answers)]
-        return self._object("chat.completion", choices) | {"usage": self.usage}
+        return self._about("chat.completion") | {"choices": choices, "usage": self.usage}
 
     def frame(self, piece: Piece) -> bytes:
         """Return one piece as a server-sent event."""
@@ -89,20 +90,28 @@ class Reply:
         return {"index": index, **said, "logprobs": None, "finish_reason": finish}
 
     def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
-        extra = {"usage": usage} if self.stream_usage else {}
-        return event(self._object("chat.completion.chunk", choices) | extra)
+        """Return one chunk; only its choices and usage are written anew, the rest is the same in all of a stream."""
+        cost = f',"usage":{compact(usage)}' if self.stream_usage else ""
+        return f'data: {self._head},"choices":{compact(choices)}{cost}}}\n\n'.encode()
 
-    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    @cached_property
+    def _head(self) -> str:
+        return compact(self._about("chat.completion.chunk"))[:-1]
+
+    def _about(self, kind: str) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind if self.chat else "text_completion",
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
-            "choices": choices,
         }
 
 
 def event(value: dict[str, Any]) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return f"data: {compact(value)}\n\n".encode()
+
+
+compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""JSON without spaces; one encoder for every call, where json.dumps would make one each time."""
