@@ -39,6 +39,9 @@ check: setup  ## Lint, format, strict types
 bench: setup  ## Measure: ratios side by side in one run
 	$(BIN)/python -m tests.bench
 
+images: setup  ## Build the stage images (STAGES="sft dpo" for some, BASE_IMAGE=... on another base)
+	@$(BIN)/python -m infra.images $(STAGES)
+
 up: setup  ## Start the local Prefect and MLflow UIs over what `make run` wrote
 	$(BIN)/python -m infra.local up
 
@@ -49,4 +52,4 @@ clean:  ## Remove caches, logs and the virtual environment; the store and the ru
 	rm -rf .venv .slipway/staging .slipway/cache .slipway/logs *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help run setup test test-slow test-gpu check bench up down clean
+.PHONY: help run setup test test-slow test-gpu check bench images up down clean

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from containers.code import Code
 from containers.contract import Config, Frozen, Request, Result, Stage
 from infra.events import Tail
-from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, memory_kills, tail_of
+from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, tail_of
 from infra.fingerprint import components, fingerprint_of
 from infra.launch import Launch, StageRecord, StageRun, Status, current_launch
 from infra.planning import current_plan, recorded, reused
@@ -133,6 +133,7 @@ def make(stage: Stage[Any, Any, Any], request: Request, inputs: Frozen, telling:
         made_meanwhile = store.find(request.stage, request.fingerprint)
         if made_meanwhile:
             return made_meanwhile
+        telling.launch.runner.reap(folder)
         guard = InputGuard(inputs)
         published = recovered(request, telling)
         if not published:
@@ -164,7 +165,7 @@ def recovered(request: Request, telling: Telling) -> Published | None:
 
 def attempt(stage: Stage[Any, Any, Any], telling: Telling) -> None:
     """Run one attempt to its end; returns only if it left a result of its own."""
-    folder, killed_before = telling.run.folder, memory_kills()
+    folder = telling.run.folder
     environment = environment_of(stage, folder, telling.launch.settings)
     running = telling.launch.runner.start(folder, stage, environment)
     try:
@@ -174,7 +175,7 @@ def attempt(stage: Stage[Any, Any, Any], telling: Telling) -> None:
         raise
     file = folder / "result.json"
     if code != 0 or not file.is_file():
-        raise failure_of(telling.run.title, code, folder, memory_kills=memory_kills() - killed_before)
+        raise failure_of(telling.run.title, code, folder, memory_kills=running.memory_kills)
     result = Result.model_validate_json(file.read_text(encoding="utf-8"))
     if (result.stage, result.fingerprint) != (telling.run.name, telling.run.fingerprint):
         raise StageFailed(f"{file} is the result of {result.stage} {result.fingerprint}, not of {telling.run.address}")
