@@ -1,5 +1,6 @@
 """Where Slipway lives on this machine: read from the environment once, by entry points, and passed down."""
 
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     stages_at_once: int | None = Field(None, gt=0)
     """Independent stages that may run side by side; when absent one for every four cores, and one alone where there
     is a GPU."""
+    gpu_locks: Path = Path(tempfile.gettempdir()) / "slipway-gpus"
+    """One lock per GPU, so that each has one job at a time; every home and user of this machine shares the folder."""
     prefect_port: int = 4200
     """Port of the Prefect UI that `make up` starts."""
     prefect_api_url: str | None = None

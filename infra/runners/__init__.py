@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from containers.contract import Stage
+from infra.gpus import GPUs
+
+GPU = "SLIPWAY_GPU"
+"""The variable in a stage's environment that hands it a leased GPU (its UUID)."""
 
 
 class Attempt(Protocol):
@@ -42,6 +46,10 @@ class Runner(Protocol):
 
     def reap(self, folder: Path) -> None:
         """End what a driver that was killed left running on `folder`; the caller holds its lock."""
+        ...
+
+    def gpus(self) -> GPUs:
+        """Return the GPUs that it can hand to stages."""
         ...
 
     def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> Attempt:

@@ -9,14 +9,14 @@ from docker.types import DeviceRequest, LogConfig, Mount
 
 from containers.contract import Stage
 from infra.doctor import usable_memory
+from infra.runners import GPU
 from infra.runners.environment import MACHINE, caches
 from infra.settings import Settings
 
-HOME_LABEL, FOLDER_LABEL, GPU_LABEL = "slipway.home", "slipway.folder", "slipway.gpu"
+HOME_LABEL, FOLDER_LABEL = "slipway.home", "slipway.folder"
+RUNNING_LABEL, GPU_LABEL = "slipway.running", "slipway.gpu"
 STAGE_USER = 10001
 """Who a stage is when its caller is root: never root itself."""
-GPU = "SLIPWAY_GPU"
-"""The variable by which a leased GPU is handed to a runner (`infra.gpus`)."""
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 GIB = 2**30
 
@@ -35,7 +35,7 @@ def options(
         "labels": {
             HOME_LABEL: str(settings.home.absolute()),
             FOLDER_LABEL: str(folder),
-            "slipway.running": stage.word,
+            RUNNING_LABEL: stage.word,
             **({GPU_LABEL: gpu} if gpu else {}),
         },
         "device_requests": [DeviceRequest(device_ids=[gpu], capabilities=[["gpu"]])] if gpu else None,

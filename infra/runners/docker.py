@@ -15,9 +15,11 @@ from docker.errors import APIError, NotFound
 from filelock import FileLock, Timeout
 
 from containers.contract import Stage
-from infra.failures import BadInput, StageFailed
+from infra.failures import StageFailed
+from infra.gpus import GPUs
 from infra.images import connect, fitting_image
-from infra.runners.confinement import FOLDER_LABEL, HOME_LABEL, given_to_stage, options
+from infra.runners.confinement import FOLDER_LABEL, GPU_LABEL, HOME_LABEL, RUNNING_LABEL, given_to_stage, options
+from infra.runners.container_gpus import gpus_of, refusal
 from infra.runners.process import ended_within
 from infra.settings import Settings
 
@@ -25,7 +27,6 @@ LOST_SECONDS = 60.0
 """How long the engine may be away while a stage runs before the stage counts as lost."""
 REMOVED, STOPPED = 137, 143
 AWAY = (requests.exceptions.ConnectionError, requests.exceptions.ReadTimeout)
-GPU_SIGNS = ("could not select device driver", "nvidia-container-cli", "unknown device", "CDI")
 
 
 class DockerRunner:
@@ -57,6 +58,10 @@ class DockerRunner:
         for container in labelled(self.client, f"{FOLDER_LABEL}={folder}"):
             end(container)
 
+    def gpus(self) -> GPUs:
+        """Return the GPUs that the engine gives to containers."""
+        return GPUs(gpus_of(self.client, self.settings), self.settings.gpu_locks, self._on_gpus)
+
     def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> "ContainerAttempt":
         """Start the stage asked for in `folder`; raises BadInput or StageFailed with the engine's reason."""
         image = fitting_image(self.client, stage.word, self.settings)
@@ -75,6 +80,12 @@ class DockerRunner:
         attempt = ContainerAttempt(container, folder)
         self._started.append(attempt)
         return attempt
+
+    def _on_gpus(self) -> dict[str, str]:
+        """Return the stage of each GPU that a container runs on, once abandoned ones are ended."""
+        reap_orphans(self.client, self.settings)
+        running = self.client.containers.list(filters={"label": GPU_LABEL}, ignore_removed=True)
+        return {c.labels[GPU_LABEL]: f"{c.labels[RUNNING_LABEL]} (container {c.short_id})" for c in running}
 
     def close(self) -> None:
         """End every stage still running."""
@@ -171,16 +182,6 @@ def note_limit(folder: Path, limit_bytes: int) -> None:
             f"\nout of memory: the container was killed at its limit of {limit_bytes / 2**30:.2f} GiB "
             "(SLIPWAY_CONTAINER_MEMORY_GIB raises it)\n"
         )
-
-
-def refusal(word: str, reason: str) -> Exception:
-    """Return what to raise for a container that the engine could not start."""
-    if any(sign in reason for sign in GPU_SIGNS):
-        return BadInput(
-            f"{word}: the engine gives no GPU to containers ({reason.strip()}): install the NVIDIA driver and the "
-            "NVIDIA Container Toolkit, then `nvidia-ctk runtime configure` and restart Docker; or set device: cpu"
-        )
-    return StageFailed(f"{word}: its container did not start: {reason.strip()}")
 
 
 def labelled(client: Any, label: str) -> list[Any]:

@@ -19,7 +19,8 @@ from typing import IO, Any
 from containers.contract import Stage
 from containers.entrypoint import stage_named
 from infra.failures import memory_kills
-from infra.runners import Attempt
+from infra.gpus import GPUs, listed
+from infra.runners import GPU, Attempt
 from infra.runners.environment import server_environment
 from infra.settings import ROOT, Settings
 
@@ -59,9 +60,15 @@ class ProcessRunner:
     def reap(self, folder: Path) -> None:
         """Do nothing: a stage process dies with its driver."""
 
+    def gpus(self) -> GPUs:
+        """Return the GPUs that the driver names; a process and its lock die together."""
+        return GPUs(listed(), self.settings.gpu_locks, dict)
+
     def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> Attempt:
         """Start the stage asked for in `folder`; raises OSError where the machine cannot."""
         self.warm()
+        if GPU in environment:
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": environment[GPU]}
         attempt: Attempt
         if self._control:
             attempt = ForkedAttempt(self._order(folder, stage, environment))

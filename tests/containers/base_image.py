@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOTS = (
-    "base-files", "bash", "coreutils", "grep", "sed", "findutils", "ca-certificates", "libgomp1",
+    "base-files", "bash", "dash", "coreutils", "grep", "sed", "findutils", "ca-certificates", "libgomp1",
     "python3", "python3-venv", "python3-dev", "g++",
 )  # fmt: skip
 MERGED = ("bin", "sbin", "lib", "lib64")
@@ -61,6 +61,7 @@ def files(packages: set[str]) -> Iterator[Path]:
         if wanted and (path.is_symlink() or path.exists()):
             yield path.parent.resolve() / path.name
     yield from (path for path in Path("/etc/alternatives").iterdir() if path.resolve().exists())
+    yield Path("/usr/bin/sh")
     yield Path("/etc/ssl/certs/ca-certificates.crt")
     links = (path for path in Path("/usr/bin").iterdir() if path.is_symlink())
     yield from (link for link in links if str(link.readlink()).startswith("/etc/alternatives/") and link.exists())
