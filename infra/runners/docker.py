@@ -60,7 +60,7 @@ class DockerRunner:
 
     def gpus(self) -> GPUs:
         """Return the GPUs that the engine gives to containers."""
-        return GPUs(gpus_of(self.client, self.settings), self.settings.gpu_locks, self._on_gpus)
+        return GPUs(gpus_of(self.client, self.settings), self.settings.gpu_locks, self.gpus_in_use)
 
     def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> "ContainerAttempt":
         """Start the stage asked for in `folder`; raises BadInput or StageFailed with the engine's reason."""
@@ -81,7 +81,7 @@ class DockerRunner:
         self._started.append(attempt)
         return attempt
 
-    def _on_gpus(self) -> dict[str, str]:
+    def gpus_in_use(self) -> dict[str, str]:
         """Return the stage of each GPU that a container runs on, once abandoned ones are ended."""
         reap_orphans(self.client, self.settings)
         running = self.client.containers.list(filters={"label": GPU_LABEL}, ignore_removed=True)
@@ -146,10 +146,9 @@ class ContainerAttempt:
         """Wait for the end, if need be through a restart of the engine; note its reason, remove the container."""
         try:
             code = self._wait()
-            with contextlib.suppress(NotFound):
+            with contextlib.suppress(APIError):
                 self._container.reload()
-                state = self._container.attrs["State"]
-                self._killed_for_memory = int(state.get("OOMKilled", False))
+                self._killed_for_memory = int(self._container.attrs["State"].get("OOMKilled", False))
                 self._container.remove(force=True)
             if self._killed_for_memory:
                 note_limit(self._folder, self._container.attrs["HostConfig"]["Memory"])

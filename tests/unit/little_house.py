@@ -290,6 +290,8 @@ with launching(Launch(settings, Store(settings.store), runner, (notes,))) as lau
     if options.get("warm"):
         runner.warm()
         wait_for_successor(runner)
+    if options.get("sweep"):
+        runner.warm()
     for each in config:
         notes.heard.clear()
         try:
