@@ -18,12 +18,13 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from containers.code import Code
 from infra.failures import BadInput
+from infra.fingerprint import normalised, pinned_versions
 from infra.runs import commit_of
 from infra.settings import ROOT, Settings
 
 CODE_LABEL, STAGE_LABEL = "slipway.code", "slipway.stage"
-CODE_FILE = "/slipway/code.txt"
-"""Where an image that was built without the label (by `docker compose build`) says what code it holds."""
+CODE_FILE, VERSIONS_FILE = "/slipway/code.txt", "/opt/slipway/versions.txt"
+"""Where an image itself says what code (without the label: `docker compose build` knows none) and packages it holds."""
 
 
 def connect(settings: Settings) -> Any:
@@ -63,23 +64,41 @@ def fitting_image(client: Any, word: str, settings: Settings) -> Any:
             f"the image {name} was built from other code of {word} ({inside[:12] or 'unknown'}) than lies here "
             f"({here[:12]}): `make images STAGES={word}` builds it anew"
         )
+    pinned, installed = pinned_versions(word), versions_in(client, image)
+    other = [
+        f"{package} {installed.get(package)}"
+        for package, version in pinned.items()
+        if installed.get(package) != version
+    ]
+    if other:
+        raise BadInput(
+            f"the image {name} holds other versions than constraints.txt pins ({', '.join(other[:3])}): "
+            f"`make images STAGES={word}` builds it anew"
+        )
     return image
 
 
 def code_in(client: Any, image: Any) -> str:
     """Return the hash of the stage code in an image: its label, else what the image itself says; empty for none."""
-    return image.labels.get(CODE_LABEL) or written_code(client, image.id)
+    return image.labels.get(CODE_LABEL) or written(client, image.id, CODE_FILE).strip()
 
 
-@lru_cache(maxsize=64)
-def written_code(client: Any, image: str) -> str:
-    """Return what code.txt in an image says, read from a container that is never started."""
+def versions_in(client: Any, image: Any) -> dict[str, str]:
+    """Return package -> version of what is installed in an image, builds of a version (`+cpu`) not told apart."""
+    lines = written(client, image.id, VERSIONS_FILE).splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line)
+    return {normalised(package): version.split("+")[0] for package, version in pairs}
+
+
+@lru_cache(maxsize=128)
+def written(client: Any, image: str, path: str) -> str:
+    """Return a file of an image, read from a container that is never started; empty where there is none."""
     container = client.containers.create(image)
     try:
-        chunks, _ = container.get_archive(CODE_FILE)
+        chunks, _ = container.get_archive(path)
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
             file = archive.extractfile(archive.getmembers()[0])
-            return file.read().decode().strip() if file else ""
+            return file.read().decode() if file else ""
     except APIError:
         return ""
     finally:

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from docker.errors import APIError, ContainerError, ImageNotFound
+from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from infra.failures import BadInput, StageFailed
@@ -32,14 +32,21 @@ def asked(client: Any, tag: str) -> tuple[tuple[str, ...], str]:
     """Return the UUIDs that `nvidia-smi -L` lists in a container with all GPUs, and the reason why there are none."""
     images = client.images.list(filters={"label": STAGE_LABEL})
     names = [name for image in images for name in image.tags if name.endswith(f":{tag}")]
+    if not names:
+        return (), "there is no stage image to ask it with"
+    container = client.containers.create(
+        names[0], entrypoint=["nvidia-smi", "-L"], network_mode="none", read_only=True, cap_drop=["ALL"],
+        device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])],
+    )  # fmt: skip
     try:
-        said = client.containers.run(
-            names[0], entrypoint=["nvidia-smi", "-L"], remove=True, network_mode="none", read_only=True,
-            cap_drop=["ALL"], device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])],
-        )  # fmt: skip
-    except (APIError, ContainerError, ImageNotFound, IndexError) as error:
-        return (), str(getattr(error, "explanation", error))
-    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", said.decode())), ""
+        container.start()
+        container.wait()
+        said = container.logs(stderr=False).decode()
+    except APIError as error:
+        return (), str(error.explanation)
+    finally:
+        container.remove(force=True)
+    return tuple(re.findall(r"UUID: (GPU-[0-9a-f-]+)", said)), ""
 
 
 def refusal(word: str, reason: str) -> Exception:

@@ -158,20 +158,19 @@ class ContainerAttempt:
 
     def _wait(self) -> int:
         """Return the exit status; a container that was removed from outside counts as killed."""
-        seen = time.monotonic()
+        away_since: float | None = None
         while True:
+            asked = time.monotonic()
             try:
                 return int(self._container.wait()["StatusCode"])
             except NotFound:
                 return REMOVED
-            except requests.exceptions.ReadTimeout:
-                seen = time.monotonic()
-            except requests.exceptions.ConnectionError as error:
-                if "timed out" in str(error).lower():
-                    seen = time.monotonic()
-                elif time.monotonic() - seen > LOST_SECONDS:
+            except AWAY:
+                # The client's patience with a stage that runs on, unless it is refused at once.
+                away_since = None if time.monotonic() - asked > 1 else away_since or asked
+                if away_since and time.monotonic() - away_since > LOST_SECONDS:
                     raise
-                time.sleep(0.5)
+                time.sleep(0.2)
 
 
 def note_limit(folder: Path, limit_bytes: int) -> None:

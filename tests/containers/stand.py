@@ -17,8 +17,8 @@ from typing import Any
 import docker
 from docker.errors import DockerException, ImageNotFound
 
-from containers.code import Code
-from infra.images import CODE_LABEL, build, image_name, words
+from infra.failures import BadInput
+from infra.images import build, fitting_image, words
 from infra.settings import Settings
 from tests.rules.house import ROOT
 
@@ -103,15 +103,12 @@ def prepare(client: Any) -> Settings:
 
 
 def built(client: Any, settings: Settings, *names: str) -> None:
-    """Build the images of stages whose code has changed since, or that are not there."""
+    """Build the images of stages that a runner would refuse."""
     for word in names or words():
         try:
-            image = client.images.get(image_name(word, settings))
-            if image.labels.get(CODE_LABEL) == Code(word).digest:
-                continue
-        except ImageNotFound:
-            pass
-        build(word, settings)
+            fitting_image(client, word, settings)
+        except BadInput:
+            build(word, settings)
 
 
 if __name__ == "__main__":

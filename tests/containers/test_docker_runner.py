@@ -119,7 +119,7 @@ def soon(condition: Any, seconds: float = 30) -> Any:
 
 def at_step(house: LittleHouse, step: int) -> None:
     """Wait until a `count` probe has taken so many steps."""
-    marks = lambda: [int(f.read_text()) for f in house.home.glob("staging/*/work/steps")]  # noqa: E731
+    marks = lambda: [int(f.read_text()) for f in house.home.glob("staging/*/*/steps")]  # noqa: E731
     soon(lambda: max(marks(), default=0) >= step)
 
 
@@ -211,7 +211,7 @@ def test_cancelling_stops_the_container_and_the_run_can_be_continued(engine, hou
 def test_ctrl_c_stops_the_container_within_ten_seconds(engine, house, action):
     started = house.start({"action": action})
     container = soon(lambda: running(engine, house))[0]
-    soon(lambda: list(house.home.glob("staging/*/work/steps")) + list(house.home.glob("staging/*/work/pids")))
+    soon(lambda: list(house.home.glob("staging/*/*/steps")) + list(house.home.glob("staging/*/*/pids")))
     began = time.monotonic()
     started.send_signal(signal.SIGINT)
     soon(lambda: not running(engine, house), 10)
@@ -242,6 +242,11 @@ def test_another_run_reaps_what_a_killed_worker_left_but_nothing_that_is_driven(
     house.run({"action": "write"}, sweep=True)
     assert left.id not in [c.id for c in engine.containers.list(all=True)]
     assert last_line(driven)["status"] == "done"
+
+
+def test_a_stage_may_take_longer_than_the_engine_to_answer(house, monkeypatch):
+    monkeypatch.setenv("SLIPWAY_DOCKER_TIMEOUT_SECONDS", "2")
+    assert house.run({"action": "count"})["status"] == "done"
 
 
 def test_a_silent_stage_is_stopped_and_its_stacks_shown(engine, settings, tmp_path, monkeypatch):

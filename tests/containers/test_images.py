@@ -16,7 +16,7 @@ from tests.rules.house import ROOT, STAGES
 CANARY = "canary-5f0c9e1b"
 LOOK = """
 import importlib.util, json, os, pathlib
-rooms = [p.name for p in pathlib.Path("/slipway/containers").iterdir() if (p / "contract.py").exists()]
+rooms = [p.name for p in pathlib.Path("/slipway/containers").iterdir() if p.is_dir() and p.name != "__pycache__"]
 print(json.dumps({"stages": rooms, "uid": os.getuid(),
                   "prefect": any(importlib.util.find_spec(n) for n in ("prefect", "mlflow", "docker"))}))
 """
@@ -39,7 +39,7 @@ def test_an_image_holds_its_own_stage_and_no_orchestrator(engine, images, word):
     )
     seen = json.loads(said)
     borrowed = {name.split(".")[1] for name in Code(word).parts if name.split(".")[1:2] and "/" not in name}
-    assert set(seen["stages"]) == borrowed & set(STAGES) and word in seen["stages"]
+    assert set(seen["stages"]) & set(STAGES) == borrowed & set(STAGES) and word in seen["stages"]
     assert seen["uid"] == 10001 and not seen["prefect"]
 
 
@@ -67,23 +67,40 @@ def test_an_absent_image_is_named_with_what_builds_it(engine, images):
 def test_an_image_of_other_code_is_refused(engine, images, tmp_path):
     old = tmp_path / "Dockerfile"
     old.write_text(f"FROM {image_name('sft', images)}\nLABEL slipway.code={'0' * 64}\n")
-    engine.images.build(path=str(tmp_path), tag="slipway/sft:old")
+    engine.images.build(path=str(tmp_path), tag="slipway/sft:old", rm=True)
     with pytest.raises(BadInput, match=r"built from other code of sft \(000000000000\).*make images STAGES=sft"):
         fitting_image(engine, "sft", images.model_copy(update={"image_tag": "old"}))
     engine.images.remove("slipway/sft:old")
 
 
+def test_an_image_of_other_versions_is_refused(engine, images, tmp_path):
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {image_name('sft', images)}\nUSER root\n"
+        "RUN sed -i 's/^trl==.*/trl==0.0.1/' /opt/slipway/versions.txt\nUSER 10001:10001\n"
+    )
+    engine.images.build(path=str(tmp_path), tag="slipway/sft:versions", rm=True, network_mode="none")
+    with pytest.raises(
+        BadInput, match=r"other versions than constraints.txt pins \(trl 0.0.1\).*make images STAGES=sft"
+    ):
+        fitting_image(engine, "sft", images.model_copy(update={"image_tag": "versions"}))
+    engine.images.remove("slipway/sft:versions")
+
+
 def test_an_image_without_the_label_says_itself_what_code_it_holds(engine, images, tmp_path):
     (tmp_path / "Dockerfile").write_text(f"FROM {image_name('sft', images)}\nLABEL slipway.code=\n")
-    image, _ = engine.images.build(path=str(tmp_path), tag="slipway/sft:unlabelled")
+    image, _ = engine.images.build(path=str(tmp_path), tag="slipway/sft:unlabelled", rm=True)
     assert code_in(engine, image) == Code("sft").digest
     engine.images.remove("slipway/sft:unlabelled")
 
 
 @pytest.mark.timeout(600)
 def test_no_secret_of_the_build_enters_a_layer(engine, images, tmp_path, monkeypatch):
+    """The build succeeds only with what the secret says: where the wheels are, and that no index is asked."""
     secret = tmp_path / "pip.conf"
-    secret.write_text(f"[global]\nindex-url = https://user:{CANARY}@index.invalid/simple\n")
+    secret.write_text(
+        f"[global]\nindex-url = https://user:{CANARY}@index.invalid/simple\nno-index = true\nfind-links = /wheels\n"
+    )
+    monkeypatch.setenv("PIP_ARGS", "--no-color")
     monkeypatch.setenv("BUILD_ARGS", f"--network=none --secret id=pip,src={secret}")
     monkeypatch.setenv("HF_TOKEN", CANARY)
     settings = images.model_copy(update={"image_tag": "canary"})
