@@ -34,10 +34,19 @@ def show_plan(name: str, overrides: Sequence[str]) -> None:
     console = Console()
     console.print(table)
     running = [cost for stage, cost in zip(plan.stages, costs, strict=True) if not stage.reused]
-    known = [cost.seconds for cost in running if cost.seconds is not None]
-    total = f"about {duration(sum(known))}" if known else "nothing to do" if not running else "no time known yet"
-    console.print(f"\n{len(running)} of {len(plan.stages)} stages would run: {total}", highlight=False)
+    console.print(f"\n{len(running)} of {len(plan.stages)} stages would run: {total_of(running)}", highlight=False)
     refuse_what_cannot_fit(settings, plan.stages, costs)
+
+
+def total_of(running: Sequence[Cost]) -> str:
+    """Return what the stages that would run take together, and how many of them are not in that figure."""
+    if not running:
+        return "nothing to do"
+    known = [cost.seconds for cost in running if cost.seconds is not None]
+    unknown = len(running) - len(known)
+    if not known:
+        return "no time known yet"
+    return f"about {duration(sum(known))}" + (f", and {unknown} whose time is not known yet" if unknown else "")
 
 
 def row_of(stage: Foreseen, cost: Cost) -> tuple[Text | str, ...]:

@@ -225,7 +225,8 @@ def find_run(settings: Settings, name: str = "latest") -> Path:
     folder = settings.runs / name
     if (folder / "run.json").exists():
         return folder.resolve()
-    known = [run.name for run in reversed(run_folders(settings.runs, "run.json"))]
+    newest_first = sorted(run_folders(settings.runs, "run.json"), key=lambda run: -(run / "run.json").stat().st_mtime)
+    known = [run.name for run in newest_first]
     if not known:
         raise StageError("there is no run yet: start one with `slipway run tiny`")
     raise StageError(f"there is no run {name!r}; the newest are: {', '.join(known[:5])}")

@@ -51,11 +51,12 @@ class Course:
         return self.config.micro_batch_size * 2 * self.config.max_length
 
     def batch(self, step: int) -> list[list[Pair]]:
-        """Return the micro-batches of `step` (from 0)."""
+        """Return the micro-batches of `step` (from 0): pairs of like length together, which attention is padded to."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.pairs))
         size = self.config.batch_size
-        return list(filled([self.pairs[i] for i in order[place * size : (place + 1) * size]], self.budget))
+        chosen = [self.pairs[i] for i in order[place * size : (place + 1) * size]]
+        return list(filled(sorted(chosen, key=lambda pair: pair.longest), self.budget))
 
 
 class PairReporter(Reporter):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from containers.contract import Dataset, Split, StageError
-from containers.formats import ChatFormat, Message, rows_of
+from containers.formats import ChatFormat, rows_of
 from containers.policy import Policy
+from containers.prompts import turns_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ def read_prompts(
 
     Raises StageError for a data set without prompts, and for a train split of which none is left.
     """
+    if dataset.role not in ("preferences", "instructions"):
+        raise StageError(f"prompts: a data set of {dataset.role} holds none; use preferences or instructions")
     context = int(policy.model.config.max_position_embeddings)
     limit = min(max_prompt_tokens, context - max_new_tokens)
-    chats = [prompt_of(row, dataset) for row in rows_of(dataset, split).to_pylist()]
+    chats = [turns_of(row) for row in rows_of(dataset, split).to_pylist()]
     rendered = [(policy.chat.render(chat, open_turn=True).ids, chat[-1]["content"]) for chat in chats if chat]
     kept = [Prompt(ids, text) for ids, text in rendered if len(ids) <= limit]
     if split == "train" and not kept:
@@ -43,16 +46,6 @@ def read_prompts(
             f"{max_prompt_tokens}; a context of {context} less max_new_tokens {max_new_tokens}): change these numbers"
         )
     return Prompts(kept, len(rendered) - len(kept))
-
-
-def prompt_of(row: dict[str, list[Message]], dataset: Dataset) -> list[Message]:
-    """Return the messages that an answer follows."""
-    if dataset.role == "preferences":
-        return row["prompt"]
-    if dataset.role != "instructions":
-        raise StageError(f"prompts: a data set of {dataset.role} holds none; use preferences or instructions")
-    answers = [place for place, message in enumerate(row["messages"]) if message["role"] == "assistant"]
-    return row["messages"][: answers[-1]] if answers else row["messages"]
 
 
 def ending_of(chat: ChatFormat) -> int:

@@ -25,6 +25,7 @@ from tests.by_hand import run_by_hand
 from tests.stages.taught_chat import taught_model
 from tests.stages.test_data import Given, Made, lines, make
 from tests.stages.toy_chat import chats, write_chats
+from tests.stages.toy_pairs import kill_after
 from tests.unit.test_cli import slipway
 
 
@@ -76,25 +77,15 @@ def test_the_same_seed_draws_the_same_bytes_and_another_others(
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    tmp_path: Path, made: Candidates, base: Model, prompts: Dataset, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, made: Candidates, base: Model, prompts: Dataset
 ) -> None:
-    from containers import voice
-
-    inputs, calls = CandidatesInputs(model=base, prompts=prompts), []
-    real = voice.drawn_all
-
-    def killed(*values: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*values)
-
-    monkeypatch.setattr(voice, "drawn_all", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(drawn(), inputs, Out(tmp_path))
-    assert (tmp_path / "work/chunk-00000.json").is_file() and len(calls) == 2
-    assert run(drawn(), inputs, Out(tmp_path)).candidates.digest == made.digest
-    assert len(calls) == 3, "only the chunk that was not finished is made"
+    inputs, folder = CandidatesInputs(model=base, prompts=prompts), tmp_path / "killed"
+    first = "work/chunk-00000.json"
+    kill_after(first, folder, "candidates", drawn(), inputs)
+    written = (folder / first).stat().st_mtime_ns
+    outputs, _ = run_by_hand(folder, "candidates", drawn(), inputs)
+    assert outputs.candidates.digest == made.digest
+    assert (folder / first).stat().st_mtime_ns == written, "only what was not finished is made"
 
 
 def test_where_nothing_differs_it_says_what_to_do(tmp_path: Path, base: Model, prompts: Dataset) -> None:

@@ -31,6 +31,7 @@ from tests.flows.test_serve import free_port
 from tests.little_endpoint import little_endpoint
 from tests.stages.taught_chat import taught_model
 from tests.stages.toy_chat import chats, write_chats
+from tests.stages.toy_pairs import kill_after
 
 COLOUR = Principle(name="colour", criterion="It is colourful.", critique="What is grey?", revision="Add colour.")
 PLAIN = Principle(name="plain", criterion="It is plain.", critique="What is loud?", revision="Be plain.")
@@ -170,6 +171,16 @@ def test_the_model_judges_itself_and_gives_the_same_bytes_anywhere(
     assert card_in(tmp_path / "first")["judge"] == "self"
     drawn = run_here(tmp_path / "drawn", config.revise(temperature=3.0, keep="different"), base, prompts)
     assert drawn.preferences.digest != made.preferences.digest
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, prompts: Dataset) -> None:
+    config, inputs = config_of(batch_size=1, keep="different"), CritiqueInputs(model=base, prompts=prompts)
+    whole, folder = run_here(tmp_path / "whole", config, base, prompts), tmp_path / "killed"
+    kill_after("work/chunk-00000.json", folder, "critique", config, inputs)
+    written = (folder / "work/chunk-00000.json").stat().st_mtime_ns
+    went_on, _ = run_by_hand(folder, "critique", config, inputs)
+    assert went_on.preferences.digest == whole.preferences.digest
+    assert (folder / "work/chunk-00000.json").stat().st_mtime_ns == written, "only what was not finished is made"
 
 
 def test_a_prompt_keeps_its_principle_whatever_stands_beside_it(tmp_path: Path, base: Model, prompts: Dataset) -> None:

@@ -173,6 +173,7 @@ def test_no_held_out_rows_are_no_reason_to_fail(tmp_path: Path, policy: Model) -
         {},
         pytest.param({"loss": "kto"}, marks=pytest.mark.slow),
         pytest.param({"weights": {"method": "lora", "r": 4}}, marks=pytest.mark.slow),
+        pytest.param({"weights": {"method": "qlora", "r": 4}}, marks=pytest.mark.slow),
         pytest.param({"optimizer": "muon"}, marks=pytest.mark.slow),
     ],
 )

@@ -24,6 +24,8 @@ from tests.stages.toy_pairs import card_of, curve, kill_after_checkpoint
 from tests.stages.toy_problems import write_policy, write_problems
 
 METHODS = ({"method": "full"}, {"method": "lora", "r": 4}, {"method": "qlora", "r": 4})
+KILLED = [METHODS[0], *(pytest.param(weights, marks=pytest.mark.slow) for weights in METHODS[1:])]
+"""Weights whose training is killed: the adapters in the slow tests."""
 
 
 def config_of(**changes: Any) -> GRPOConfig:
@@ -219,8 +221,13 @@ def test_a_reward_that_pays_for_length_is_caught(tmp_path: Path, policy: Model, 
 # What survives a kill
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, policy: Model, problems: Dataset) -> None:
-    config = config_of(steps=36, steps_per_rollout=2, beta=0.02, checkpoint_every=3, validate_every=100)
+@pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    tmp_path: Path, policy: Model, problems: Dataset, weights: dict[str, Any]
+) -> None:
+    config = config_of(
+        weights=weights, steps=36, steps_per_rollout=2, beta=0.02, checkpoint_every=3, validate_every=100
+    )
     inputs = GRPOInputs(policy=policy, problems=problems)
     whole, _ = run_by_hand(tmp_path / "whole", "grpo", config, inputs)
     kill_after_checkpoint(tmp_path / "killed", "grpo", config, inputs, 12)

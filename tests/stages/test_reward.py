@@ -22,6 +22,8 @@ from tests.stages.toy_chat import write_model
 from tests.stages.toy_pairs import card_of, curve, kill_after_checkpoint, preferences, said, write_pairs
 
 METHODS = ({"method": "full"}, {"method": "lora", "r": 4}, {"method": "qlora", "r": 4})
+KILLED = [METHODS[0], *(pytest.param(weights, marks=pytest.mark.slow) for weights in METHODS[1:])]
+"""Weights whose training is killed: the adapters in the slow tests."""
 
 
 def config_of(**changes: Any) -> RewardConfig:
@@ -194,8 +196,11 @@ def test_measures_say_what_they_mean() -> None:
 # What survives
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, data: Dataset) -> None:
-    config = config_of(epochs=2, checkpoint_every=4)
+@pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, base: Model, data: Dataset, weights: dict[str, Any]
+) -> None:
+    config = config_of(epochs=2, checkpoint_every=4, weights=weights)
     inputs = RewardInputs(base=base, preferences=data)
     whole = run(config, inputs, Out(tmp_path / "whole"))
     kill_after_checkpoint(tmp_path / "killed", "reward", config, inputs, step=4)

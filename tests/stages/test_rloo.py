@@ -23,6 +23,8 @@ from tests.stages.toy_pairs import card_of, curve, kill_after_checkpoint, prefer
 from tests.stages.toy_policy import teach, write_judge
 
 METHODS = ({"method": "full"}, {"method": "lora", "r": 4}, {"method": "qlora", "r": 4})
+KILLED = [METHODS[0], *(pytest.param(weights, marks=pytest.mark.slow) for weights in METHODS[1:])]
+"""Weights whose training is killed: the adapters in the slow tests."""
 
 
 def config_of(**changes: Any) -> Any:
@@ -95,8 +97,9 @@ def test_what_a_rollout_was_drawn_with_is_the_old_policy(tmp_path: Path, inputs:
     torch.testing.assert_close(groups.sum(1), torch.zeros(4), rtol=0, atol=1e-4)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, inputs: RLHFInputs) -> None:
-    config = config_of(steps=32, steps_per_rollout=2, validate_every=100)
+@pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, inputs: RLHFInputs, weights: dict[str, Any]) -> None:
+    config = config_of(weights=weights, steps=32, steps_per_rollout=2, validate_every=100)
     whole, _ = run_by_hand(tmp_path / "whole", "rlhf", config, inputs)
     kill_after_checkpoint(tmp_path / "killed", "rlhf", config, inputs, 8)
     made, _ = run_by_hand(tmp_path / "killed", "rlhf", config, inputs)

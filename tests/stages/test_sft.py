@@ -1,11 +1,6 @@
 """sft: what is trained, what is refused, what is reproducible, what survives a kill."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +24,9 @@ from containers.sft.lessons import read_lessons
 from containers.sft.main import run
 from containers.sft.trainer import summed_loss
 from flows.recipe import load_recipe
-from tests.by_hand import ROOT, events, placed, run_by_hand, try_by_hand
+from tests.by_hand import events, run_by_hand, try_by_hand
 from tests.stages.toy_chat import CHATML, chats, question, write_chats, write_model
+from tests.stages.toy_pairs import kill_after_checkpoint
 
 METHODS = ("full", "lora", "qlora")
 
@@ -332,7 +328,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, dat
     inputs = SFTInputs(base=base, instructions=data)
     whole = run(config, inputs, Out(tmp_path / "whole"))
     folder = tmp_path / "killed"
-    kill_after_checkpoint(folder, config, inputs, step=4)
+    kill_after_checkpoint(folder, "sft", config, inputs, step=4)
     torn = folder / "work/checkpoint-99"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
@@ -340,22 +336,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, dat
     assert any("going on from step" in e["text"] for e in events(folder) if e["event"] == "log")
     assert (folder / "work/checkpoint-99.torn").is_dir()
     assert went_on.model.digest == whole.model.digest
-
-
-def kill_after_checkpoint(folder: Path, config: Any, inputs: SFTInputs, step: int) -> None:
-    """Start the stage and SIGKILL it once the checkpoint of `step` is committed."""
-    folder.mkdir()
-    request = {"stage": "sft", "label": "", "fingerprint": "0" * 64, "code": "",
-               "config": config.model_dump(mode="json"), "inputs": placed(inputs, folder)}  # fmt: skip
-    (folder / "request.json").write_text(json.dumps(request))
-    stage = subprocess.Popen([sys.executable, "-m", "containers.entrypoint", str(folder)], cwd=ROOT)
-    marker = folder / f"work/checkpoint-{step}/COMMIT.json"
-    while not marker.is_file():
-        assert stage.poll() is None, "the stage ended before it could be killed"
-        time.sleep(0.01)
-    os.kill(stage.pid, signal.SIGKILL)
-    stage.wait()
-    assert not (folder / "result.json").exists()
 
 
 def test_a_bad_base_ends_with_exit_code_2(tmp_path: Path, base: Model, data: Dataset) -> None:

@@ -62,12 +62,17 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 def kill_after_checkpoint(folder: Path, word: str, config: Any, inputs: Frozen, step: int) -> None:
     """Start the stage and SIGKILL it once the checkpoint of `step` is committed."""
+    kill_after(f"work/checkpoint-{step}/COMMIT.json", folder, word, config, inputs)
+
+
+def kill_after(marker: str, folder: Path, word: str, config: Any, inputs: Frozen) -> None:
+    """Start the stage and SIGKILL it once it has written `marker` to its folder."""
     folder.mkdir()
     request = {"stage": word, "label": "", "fingerprint": "0" * 64, "code": "",
                "config": config.model_dump(mode="json"), "inputs": placed(inputs, folder)}  # fmt: skip
     (folder / "request.json").write_text(json.dumps(request))
     stage = subprocess.Popen([sys.executable, "-m", "containers.entrypoint", str(folder)], cwd=ROOT)
-    while not (folder / f"work/checkpoint-{step}/COMMIT.json").is_file():
+    while not (folder / marker).is_file():
         assert stage.poll() is None, "the stage ended before it could be killed"
         time.sleep(0.01)
     os.kill(stage.pid, signal.SIGKILL)
