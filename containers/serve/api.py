@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from containers.serve.answers import streamed, whole
 from containers.serve.desk import Asked, Desk, Place
 from containers.serve.errors import APIError, answer_errors, of_validation
+from containers.serve.openapi import REFUSALS, describe, takes
 from containers.serve.opinions import Feedback, Preference
 from containers.serve.requests import Body, ChatRequest, CompletionRequest
 
@@ -39,8 +40,9 @@ def create_app(folder: Path, place: Callable[[], Place]) -> FastAPI:
             yield
         desk.engine.close()
 
-    app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None)
     answer_errors(app)
+    describe(app, [ChatRequest, CompletionRequest, Feedback, Preference])
     app.add_api_route("/livez", alive)
     app.add_api_route("/readyz", ready)
     app.add_api_route("/version", version)
@@ -52,13 +54,18 @@ def create_app(folder: Path, place: Callable[[], Place]) -> FastAPI:
 
 def keyed_routes() -> APIRouter:
     """Return the routes that ask for an API key."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(admitted)])
-    router.add_api_route("/chat/completions", chat_completions, methods=["POST"])
-    router.add_api_route("/completions", completions, methods=["POST"])
+    router = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=REFUSALS)
+    posted = (
+        ("/chat/completions", chat_completions, ChatRequest),
+        ("/completions", completions, CompletionRequest),
+        ("/feedback", feedback, Feedback),
+        ("/preferences", preferences, Preference),
+    )
+    for path, endpoint, kind in posted:
+        kept = {201: {"description": "Written down."}} if kind in (Feedback, Preference) else {}
+        router.add_api_route(path, endpoint, methods=["POST"], responses=kept, openapi_extra=takes(kind))
     router.add_api_route("/models", models)
     router.add_api_route("/models/{name}", model)
-    router.add_api_route("/feedback", feedback, methods=["POST"])
-    router.add_api_route("/preferences", preferences, methods=["POST"])
     router.add_api_route("/{path:path}", nowhere, methods=["GET", "POST"], include_in_schema=False)
     return router
 

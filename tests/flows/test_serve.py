@@ -303,7 +303,7 @@ def test_serving_leaves_the_bundle_as_it_was(endpoint: Endpoint) -> None:
 
 
 def test_the_page_comes_with_the_bundle_and_needs_nobody_else(endpoint: Endpoint) -> None:
-    for name in ("", "chat.js", "chat.css", "icon.svg"):
+    for name in ("", "compare.html", "api.js", "chat.js", "compare.js", "chat.css", "icon.svg"):
         with urllib.request.urlopen(f"{endpoint.url}/{name}") as response:
             text = response.read().decode().replace("http://www.w3.org/2000/svg", "")
             assert "://" not in text
