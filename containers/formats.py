@@ -124,14 +124,17 @@ class ChatFormat:
         """Ids that end a turn or a document, sorted."""
         return tuple(sorted({i for i in (self.token_id("eos_token"), self.end_of_turn) if i is not None}))
 
-    def render(self, messages: Sequence[Message], *, open_turn: bool = False) -> Rendered:
+    def render(
+        self, messages: Sequence[Message], *, open_turn: bool = False, tools: Sequence[Any] | None = None
+    ) -> Rendered:
         """Return the conversation's ids; loss on assistant contents and the end-of-turn token after each.
 
-        `open_turn` ends with the assistant's header, for an answer to be generated.
+        `open_turn` ends with the assistant's header, for an answer to be generated; `tools` are functions as OpenAI's
+        API describes them, which the template writes out as its own text: control tokens in them would be heeded.
         """
         rendered = Rendered()
         answered = False
-        for text, role in self._pieces(messages, open_turn=open_turn):
+        for text, role in self._pieces(messages, open_turn=open_turn, tools=tools):
             if role:
                 answered = role == "assistant"
                 rendered.extend(self.encode(text), trained=answered)
@@ -143,10 +146,12 @@ class ChatFormat:
             answered = False
         return rendered
 
-    def _pieces(self, messages: Sequence[Message], *, open_turn: bool) -> list[tuple[str, str | None]]:
+    def _pieces(
+        self, messages: Sequence[Message], *, open_turn: bool, tools: Sequence[Any] | None = None
+    ) -> list[tuple[str, str | None]]:
         """Return the rendered template in pieces: (text, None) of its own, (content, role) of a message."""
         marked = [{**m, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, m in enumerate(messages)]
-        parts = MARK.split(self._fill(marked, open_turn))
+        parts = MARK.split(self._fill(marked, open_turn, tools))
         pieces: list[tuple[str, str | None]] = [(parts[0], None)]
         for left, index, right, own in zip(*(parts[n::4] for n in (1, 2, 3, 4)), strict=True):
             message = messages[int(index)]
@@ -154,13 +159,14 @@ class ChatFormat:
             pieces += [(content if right else content.rstrip(), message["role"]), (own, None)]
         return [(text, role) for text, role in pieces if text or role]
 
-    def _fill(self, messages: list[Message], open_turn: bool) -> str:
+    def _fill(self, messages: list[Message], open_turn: bool, tools: Sequence[Any] | None) -> str:
         from jinja2 import TemplateError
 
         tokens = {name: self.names.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         words = {n: (v["content"] if isinstance(v, dict) else v) or "" for n, v in tokens.items()}
         try:
-            text: str = self._jinja.render(messages=messages, add_generation_prompt=open_turn, **words)
+            given = {"tools": list(tools)} if tools else {}
+            text: str = self._jinja.render(messages=messages, add_generation_prompt=open_turn, **given, **words)
         except TemplateError as error:
             raise StageError(f"the chat template does not render: {error}") from error
         return text

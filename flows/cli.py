@@ -159,6 +159,17 @@ def serve(
 
 
 @app.command()
+def key(
+    owner: Annotated[str, typer.Argument(help="Whose key: limits are per owner.")] = "local",
+    revoke: Annotated[bool, typer.Option("--revoke", help="End the owner's keys instead, at once.")] = False,
+) -> None:
+    """Make an API key for the served model and print it, once. An owner's last two keys are valid."""
+    from flows.serving import make_key
+
+    make_key(owner, revoke)
+
+
+@app.command()
 def stop() -> None:
     """Stop the served model."""
     from flows.serving import stop_serving

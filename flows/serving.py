@@ -1,10 +1,13 @@
-"""Serve a bundle that a run packaged, and stop it again: `slipway serve` and `slipway stop`."""
+"""Serve a bundle that a run packaged, and stop it again: `slipway serve`, `key` and `stop`."""
+
+import json
 
 from rich.console import Console
 
-from containers.contract import Bundle, StageError
+from containers.contract import Bundle, Endpoint, StageError
 from containers.package.contract import STAGE
 from containers.serve.contract import ServeConfig
+from infra.keys import local_key, new_key, revoke_keys
 from infra.runs import RunRecord, find_run, read_record
 from infra.service import start_service, stop_service
 from infra.settings import Settings
@@ -18,8 +21,33 @@ def serve_bundle(address: str, port: int | None) -> None:
     chosen = address or packaged(record)
     bundle: Bundle = Store(settings.store).load(chosen).outputs(STAGE).bundle
     config = ServeConfig.model_validate(record.config.get("serve", {}))
-    endpoint = start_service(bundle, config.revise(port=port) if port else config, settings)
-    Console().print(f"[bold green]{endpoint.model}[/] answers at [bold]{endpoint.url}[/]", highlight=False)
+    config = config.revise(port=port) if port else config
+    endpoint = start_service(bundle, config, settings)
+    announce(endpoint, config, settings)
+
+
+def announce(endpoint: Endpoint, config: ServeConfig, settings: Settings) -> None:
+    """Say where the model answers, and how to ask it: a curl line and a page that work as they are."""
+    key = local_key(settings) if config.authentication == "key" else ""
+    question = {"model": endpoint.model, "messages": [{"role": "user", "content": "What is 2+2?"}]}
+    header = f" -H 'Authorization: Bearer {key}'" if key else ""
+    console = Console()
+    console.print(f"\n[bold green]{endpoint.model}[/] answers at [bold]{endpoint.url}[/]", highlight=False)
+    print(f"  chat page  {endpoint.url}/{f'#key={key}' if key else ''}")
+    print(
+        f"\n  curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json'{header} "
+        f"-d '{json.dumps(question)}'\n"
+    )
+
+
+def make_key(owner: str, revoke: bool) -> None:
+    """Print a new API key of `owner`, or end the keys that it has."""
+    settings = Settings()
+    if revoke:
+        revoke_keys(settings, owner)
+        print(f"the keys of {owner} no longer work")
+        return
+    print(new_key(settings, owner))
 
 
 def packaged(record: RunRecord) -> str:

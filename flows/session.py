@@ -12,8 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from containers.contract import Endpoint
+from containers.serve.contract import ServeConfig
 from flows.board import Board
 from flows.recipe import Recipe, load_recipe
+from flows.serving import announce
 from infra.embedded import EmbeddedAPI, prefect_environment
 from infra.forecast import forecasts, refuse_what_cannot_fit
 from infra.local import prefect_url
@@ -42,7 +44,7 @@ def run_recipe(name: str, overrides: Sequence[str]) -> int:
             if api:
                 api.wait()
         endpoint = drive(settings, flow, (name, overrides), board, runner)
-    farewell(console, settings, endpoint)
+    farewell(console, settings, endpoint, recipe.serve)
     return 0
 
 
@@ -129,12 +131,10 @@ def drain_prefect() -> None:
         drain()
 
 
-def farewell(console: Console, settings: Settings, endpoint: Endpoint) -> None:
+def farewell(console: Console, settings: Settings, endpoint: Endpoint, config: ServeConfig) -> None:
     """Say where the model answers, how to ask it, and where everything else is."""
     run = find_run(settings)
-    question = '{"model": "%s", "messages": [{"role": "user", "content": "What is 2+2?"}]}' % endpoint.model  # noqa: UP031
-    console.print(f"\n[bold green]{endpoint.model}[/] answers at [bold]{endpoint.url}[/]  (chat page: {endpoint.url}/)")
-    print(f"\n  curl {endpoint.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{question}'\n")
+    announce(endpoint, config, settings)
     console.print(f"  report   {run / 'report.html'}", highlight=False, soft_wrap=True)
     console.print("  Prefect and MLflow   make up", highlight=False)
     console.print("  stop the model       ./slipway stop", highlight=False)

@@ -18,11 +18,12 @@ from containers.contract import Bundle, Endpoint, Frozen, StageError
 from containers.out import write_last
 from containers.serve.contract import ServeConfig
 from infra.doctor import holder_of, is_free
+from infra.keys import keys_file, local_key
 from infra.settings import Settings
 
 STARTUP_SECONDS = 180
-PATIENCE_SECONDS = 30
-"""How long answers under way may take to end once the service is told to stop."""
+PATIENCE_SECONDS = 5
+"""How long the service may take to end beyond its own `drain_seconds`."""
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 """Environment that the service may see: no secret is among it."""
 
@@ -55,12 +56,11 @@ class Service(Frozen):
     @property
     def endpoint(self) -> Endpoint | None:
         """What answers there, None unless it is this bundle and ready."""
-        if self.process is None or fetch(f"{self.url}/readyz") is None:
+        told = fetch(f"{self.url}/version") if self.process else None
+        about = json.loads(told) if told else {}
+        if about.get("version") != self.bundle.version:
             return None
-        listed = fetch(f"{self.url}/v1/models")
-        models = json.loads(listed)["data"] if listed else []
-        named = [model["id"] for model in models if model.get("version") == self.bundle.version]
-        return Endpoint(url=self.url, model=named[0], bundle=self.bundle.digest) if named else None
+        return Endpoint(url=self.url, model=about["model"], bundle=self.bundle.digest)
 
 
 def start_service(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
@@ -106,6 +106,7 @@ def service_status(settings: Settings) -> Service | None:
 def launch(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
     """Start `bentoml serve` in a session of its own and wait until it answers."""
     settings.logs.mkdir(parents=True, exist_ok=True)
+    local_key(settings)
     log = settings.logs / "serve.log"
     began = log.stat().st_size if log.exists() else 0
     address = ["--host", config.host, "--port", str(config.port)]
@@ -142,6 +143,8 @@ def environment(config: ServeConfig, settings: Settings) -> dict[str, str]:
     return {
         **passed,
         "SLIPWAY_SERVE": config.model_dump_json(),
+        "SLIPWAY_KEYS": str(keys_file(settings).absolute()),
+        "SLIPWAY_FEEDBACK": str((settings.home / "feedback").absolute()),
         "BENTOML_HOME": str(record_of(settings).parent / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -150,13 +153,13 @@ def environment(config: ServeConfig, settings: Settings) -> dict[str, str]:
 
 
 def end(service: Service) -> None:
-    """Ask the service to stop; whatever of it is left after PATIENCE_SECONDS is killed."""
+    """Ask the service to stop; whatever of it is left after its drain and PATIENCE_SECONDS is killed."""
     process = service.process
     if process is None:
         return
     family = [process, *process.children(recursive=True)]
     process.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
+    _, left = psutil.wait_procs(family, timeout=service.config.drain_seconds + PATIENCE_SECONDS)
     for member in left:
         member.kill()
     psutil.wait_procs(left, timeout=5)

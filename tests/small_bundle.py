@@ -11,8 +11,8 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from containers.contract import Bundle, Quantized
-from containers.formats import ChatFormat, identity_of
+from containers.contract import Bundle, Quantized, Scores
+from containers.formats import ChatFormat, Rendered, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from tests.by_hand import run_by_hand
@@ -47,13 +47,13 @@ def small_quantized() -> Quantized:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_tokenizer(folder)
     with tempfile.TemporaryDirectory() as parent:
-        learn(folder).save_pretrained(parent)
+        learn(folder, known_rows(folder)).save_pretrained(parent)
         shutil.copytree(folder, parent, dirs_exist_ok=True)
         write_gguf(Path(parent), folder / "model.gguf", "f16")
     return Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -70,11 +70,19 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "model_max_length": CONTEXT}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "chat_template.jinja").write_text(template)
 
 
-def learn(folder: Path) -> LlamaForCausalLM:
-    """Return a Llama of 2 layers that answers KNOWN by heart."""
+def known_rows(folder: Path) -> list[Rendered]:
+    """Return KNOWN as conversations."""
+    chat = ChatFormat.load(folder)
+    return [
+        chat.render([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in KNOWN.items()
+    ]
+
+
+def learn(folder: Path, rows: list[Rendered]) -> LlamaForCausalLM:
+    """Return a Llama of 2 layers that knows `rows` by heart."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     chat = ChatFormat.load(folder)
@@ -84,8 +92,6 @@ def learn(folder: Path) -> LlamaForCausalLM:
         num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in KNOWN.items()]
-    rows = [chat.render(turn) for turn in turns]
     longest = max(len(row.ids) for row in rows)
     ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in rows])
     trained = torch.tensor([row.trained + [False] * (longest - len(row.ids)) for row in rows])
@@ -102,11 +108,23 @@ def learn(folder: Path) -> LlamaForCausalLM:
 
 
 @functools.cache
+def small_scores() -> Scores:
+    """Return scores as the evaluate stage writes them, of one measure."""
+    folder = Path(tempfile.mkdtemp(prefix="scores-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    measured = {"measure": "recitation", "value": 0.8, "low": 0.6, "high": 0.95, "n": len(KNOWN)}
+    (folder / "scores.json").write_text(json.dumps({"measures": [measured]}))
+    return Scores.of(folder, model="chat")
+
+
+@functools.cache
 def small_bundle() -> Bundle:
     """Return the model packaged; made once per test session. Copy it before changing anything."""
     folder = Path(tempfile.mkdtemp(prefix="bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = PackageConfig(name="small", description="It knows five answers by heart.", examples=tuple(KNOWN)[:3])
-    outputs, _ = run_by_hand(folder, "package", config, PackageInputs(quantized=small_quantized()))
+    outputs, _ = run_by_hand(
+        folder, "package", config, PackageInputs(quantized=small_quantized(), scores=(small_scores(),))
+    )
     bundle: Bundle = outputs.bundle
     return bundle

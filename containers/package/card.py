@@ -53,15 +53,18 @@ matters.
 
     PYTHONDONTWRITEBYTECODE=1 bentoml serve . --port 3000
 
-in this folder (Python with the packages of `env/python/requirements.txt`), then open http://127.0.0.1:3000 for the chat
-page, or use any OpenAI client:
+in this folder (Python with the packages of `env/python/requirements.txt`). It prints an API key; open
+http://127.0.0.1:3000/#key=KEY for the chat page, or use any OpenAI client:
 
-    curl http://127.0.0.1:3000/v1/chat/completions -H 'Content-Type: application/json' \\
+    curl http://127.0.0.1:3000/v1/chat/completions \\
+      -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
       -d '{"model": "{{ config.name }}", "messages": [{"role": "user", "content": "Hello"}]}'
 
 Any ASGI server runs the same app: `cd src && uvicorn containers.serve.service:app --port 3000`. Settings (slots,
-context, max_tokens, threads, temperature) are passed as JSON in `SLIPWAY_SERVE`. The service refuses to start when a
-file differs from `src/manifest.json`; `src/provenance.json` says what the model was made from.
+context, max_tokens, threads, temperature, limits) are passed as JSON in `SLIPWAY_SERVE`, and `{"authentication":
+"none"}` there asks for no key; keys of your own are sha256 digests in a file, `{"owner": ["..."]}`, named by
+`SLIPWAY_KEYS`; what people say of answers is kept in the folder `SLIPWAY_FEEDBACK`, if that is given. The service
+refuses to start when a file differs from `src/manifest.json`; `src/provenance.json` says what the model was made from.
 """
 
 
@@ -81,9 +84,13 @@ class ModelCard:
             quantized=self.weights.quantized,
             megabytes=round(self.weights.file.stat().st_size / 1e6, 1),
             facts=self.facts(),
-            scores=[row for scores in self.scores for row in rows_of(scores)],
+            scores=self.scored(),
             data=self.config.provenance.get("data", ()),
         )
+
+    def scored(self) -> tuple[dict[str, Any], ...]:
+        """Return what was measured, one row per model and measure."""
+        return tuple(row for scores in self.scores for row in rows_of(scores))
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what provenance says in one line each."""

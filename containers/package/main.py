@@ -26,7 +26,17 @@ from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
 
 FORMATS = ("__init__.py", "contract.py", "formats.py")
 """What the service shares with training."""
-ROOTS = ("bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client", "uvloop", "httptools")
+ROOTS = (
+    "bentoml",
+    "xllamacpp",
+    "llguidance",
+    "tokenizers",
+    "jinja2",
+    "fastapi",
+    "prometheus-client",
+    "uvloop",
+    "httptools",
+)
 """What the service imports, and what makes uvicorn fast; their pinned versions and those of their dependencies are the
 Bento's requirements."""
 OUTSIDE = "1980-01-01T00:00:00+00:00"
@@ -42,7 +52,8 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
     provenance = provenance_of(config, inputs, weights)
     out.progress(0, 3, "steps")
     lay_out(context, inputs.quantized.path, card.text(), provenance)
-    manifest = manifest_of(config, weights, context)
+    manifest = manifest_of(config, weights, context).revise(scores=card.scored())
+    manifest = manifest.revise(version=manifest.digest[:12])
     write_json(context / MANIFEST, manifest.model_dump(mode="json"))
     out.progress(1, 3, "steps")
     built = build(context, manifest, out.work / "bentoml")
@@ -81,9 +92,9 @@ def lay_out(context: Path, quantized: Path, card: str, provenance: dict[str, Any
 
 
 def manifest_of(config: PackageConfig, weights: Weights, context: Path) -> Manifest:
-    """Return what the bundle says of itself; its version is the digest of all that it says and holds."""
+    """Return what the bundle says of itself, but for its scores and its version, which is the digest of it all."""
     quantized = weights.quantized
-    manifest = Manifest(
+    return Manifest(
         name=config.name,
         version="",
         description=config.description,
@@ -95,7 +106,6 @@ def manifest_of(config: PackageConfig, weights: Weights, context: Path) -> Manif
         examples=config.examples,
         files=inventory(context),
     )
-    return manifest.revise(version=manifest.digest[:12])
 
 
 def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from containers.serve.engine import EngineError, Piece
 from containers.serve.errors import APIError
 from containers.serve.frames import Reply, event
+from containers.serve.limits import retry_after
 from containers.serve.metrics import Stopwatch
 
 T = TypeVar("T")
 Pieces = AsyncGenerator[Piece, None]
 
 
-async def whole(request: Request, pieces: Pieces, reply: Reply) -> Response:
+async def whole(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
     """Return the finished answers as one JSON object."""
-    watch = Stopwatch(reply.endpoint)
 
     async def collect() -> None:
         async with aclosing(pieces):
@@ -28,13 +28,12 @@ async def whole(request: Request, pieces: Pieces, reply: Reply) -> Response:
                 reply.add(piece)
 
     await while_connected(request, collect(), watch)
-    watch.done(200, reply.usage)
+    watch.done(200, reply.usage, len(reply.answers))
     return JSONResponse(reply.whole())
 
 
-async def streamed(request: Request, pieces: Pieces, reply: Reply) -> Response:
+async def streamed(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
     """Return the answers as server-sent events; what goes wrong before the first text is still a plain error."""
-    watch = Stopwatch(reply.endpoint)
     first = await while_connected(request, anext(pieces), watch)
     watch.text()
     return StreamingResponse(
@@ -56,9 +55,9 @@ async def framed(first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -
         status = 200
     except EngineError as error:
         status = error.code
-        yield event(APIError(error.code, str(error)).body())
+        yield event(of_engine(error).body())
     finally:
-        watch.done(status, reply.usage)
+        watch.done(status, reply.usage, len(reply.answers))
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T], watch: Stopwatch) -> T:
@@ -71,11 +70,18 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], watch:
         return doing.result()
     except EngineError as error:
         watch.done(error.code, {})
-        raise APIError(error.code, str(error)) from error
+        raise of_engine(error) from error
     finally:
         left.cancel()
         doing.cancel()
         await asyncio.gather(doing, left, return_exceptions=True)
+
+
+def of_engine(error: EngineError) -> APIError:
+    """Return what a client is told."""
+    code = {429: "overloaded", 504: "deadline_exceeded"}.get(error.code)
+    headers = None if error.retry_seconds is None else retry_after(error.retry_seconds)
+    return APIError(error.code, str(error), code=code, headers=headers)
 
 
 async def departure(request: Request) -> None:

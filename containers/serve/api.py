@@ -1,136 +1,168 @@
-"""The API: OpenAI's routes over one engine, the chat page, health and metrics. Any ASGI server runs it."""
+"""The API: OpenAI's routes over one engine, the pages, health and metrics. Any ASGI server runs it."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
-from containers.contract import StageError
 from containers.serve.answers import streamed, whole
-from containers.serve.bundle import MANIFEST, Served
-from containers.serve.contract import ServeConfig
-from containers.serve.engine import Engine, Job
+from containers.serve.desk import Asked, Desk, Place
 from containers.serve.errors import APIError, answer_errors, of_validation
-from containers.serve.frames import Reply
+from containers.serve.openapi import REFUSALS, describe, takes
+from containers.serve.opinions import Feedback, Preference
 from containers.serve.requests import Body, ChatRequest, CompletionRequest
 
-PAGE = Path(__file__).parent / "page"
+PAGES = Path(__file__).parent / "page"
 MAX_BODY_BYTES = 1 << 20
+BODY_SECONDS = 30
+"""A client that takes longer to send its request is refused."""
 
 B = TypeVar("B", bound=Body)
 
 
-@dataclass
-class Desk:
-    """What every request needs: the bundle, the engine and the limits."""
-
-    served: Served
-    engine: Engine
-    config: ServeConfig
-
-    def chat_prompts(self, request: ChatRequest) -> list[list[int]]:
-        """Return the conversation's token ids, the assistant's turn opened; control tokens typed by users stay text."""
-        try:
-            messages = [turn.as_message() for turn in request.messages]
-            return [self.served.chat.render(messages, open_turn=True).ids]
-        except StageError as error:
-            raise APIError(400, str(error), param="messages") from error
-
-    def text_prompts(self, request: CompletionRequest) -> list[list[int]]:
-        """Return each prompt's token ids, begun the way the tokenizer begins a document."""
-        chat = self.served.chat
-        first = chat.token_id("bos_token") if chat.names.get("add_bos_token") else None
-        begun = [] if first is None else [first]
-        return [begun + chat.encode(p) if isinstance(p, str) else p for p in request.prompts]
-
-    def jobs(self, request: ChatRequest | CompletionRequest, prompts: list[list[int]]) -> list[Job]:
-        """Return one job per prompt and choice; raises APIError when a prompt leaves no room for an answer."""
-        limit, jobs = self.config.max_tokens, []
-        for ids in prompts:
-            room = self.engine.context - len(ids)
-            if not ids:
-                raise APIError(400, "the prompt is empty", param="prompt")
-            if room < 1:
-                message = f"this model's context is {self.engine.context} tokens, the prompt alone has {len(ids)}"
-                raise APIError(400, message, code="context_length_exceeded", param="messages")
-            most = min(request.wanted or limit, limit, room)
-            for number in range(request.n):
-                sampling = request.drawn(number, self.config.temperature) | {"max_tokens": most}
-                jobs.append(Job(ids, sampling))
-        return jobs
-
-
-def create_app(folder: Path, settings: Callable[[], ServeConfig]) -> FastAPI:
+def create_app(folder: Path, place: Callable[[], Place]) -> FastAPI:
     """Return the app for the bundle in `folder`; the model is loaded when a server starts it, not before."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        config, served = settings(), Served.open(folder)
-        engine = Engine(served.weights, config, served.manifest.context)
-        app.state.desk = Desk(served, engine, config)
-        yield
-        engine.close()
+        app.state.desk = desk = Desk(folder, place())
+        with draining(desk):
+            yield
+        desk.engine.close()
 
-    app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None)
     answer_errors(app)
-    app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
-    app.add_api_route("/v1/completions", completions, methods=["POST"])
-    app.add_api_route("/v1/models", models)
-    app.add_api_route("/v1/models/{name}", model)
-    app.add_api_route("/livez", healthy)
-    app.add_api_route("/readyz", healthy)
+    describe(app, [ChatRequest, CompletionRequest, Feedback, Preference])
+    app.add_api_route("/livez", alive)
+    app.add_api_route("/readyz", ready)
+    app.add_api_route("/version", version)
     app.add_api_route("/metrics", metrics)
-    app.add_api_route("/v1/{path:path}", nowhere, methods=["GET", "POST"], include_in_schema=False)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.include_router(keyed_routes())
+    app.mount("/", StaticFiles(directory=PAGES, html=True))
     return app
+
+
+def keyed_routes() -> APIRouter:
+    """Return the routes that ask for an API key."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=REFUSALS)
+    posted = (
+        ("/chat/completions", chat_completions, ChatRequest),
+        ("/completions", completions, CompletionRequest),
+        ("/feedback", feedback, Feedback),
+        ("/preferences", preferences, Preference),
+    )
+    for path, endpoint, kind in posted:
+        kept = {201: {"description": "Written down."}} if kind in (Feedback, Preference) else {}
+        router.add_api_route(path, endpoint, methods=["POST"], responses=kept, openapi_extra=takes(kind))
+    router.add_api_route("/models", models)
+    router.add_api_route("/models/{name}", model)
+    router.add_api_route("/{path:path}", nowhere, methods=["GET", "POST"], include_in_schema=False)
+    return router
+
+
+@contextmanager
+def draining(desk: Desk) -> Iterator[None]:
+    """On SIGTERM: take no new request, let answers under way end, cut them when their time is up.
+
+    The web server, whose handler is called too, closes its listener and leaves when the last answer is out.
+    """
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop() -> None:
+        desk.engine.drain()
+        loop.call_later(desk.config.drain_seconds, desk.engine.cut)
+
+    def told(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def admitted(request: Request) -> None:
+    """Note whose key the request comes with; raises APIError 401."""
+    request.state.owner = request.app.state.desk.owner_of(request.headers.get("authorization", ""))
 
 
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
-    asked = await body_of(request, ChatRequest)
-    desk = desk_of(request, asked.model)
-    return await reply(request, asked, desk.chat_prompts(asked))
+    return await answer(request, await body_of(request, ChatRequest))
 
 
 async def completions(request: Request) -> Response:
     """Continue a text."""
-    asked = await body_of(request, CompletionRequest)
-    desk = desk_of(request, asked.model)
-    return await reply(request, asked, desk.text_prompts(asked))
+    return await answer(request, await body_of(request, CompletionRequest))
 
 
-async def reply(request: Request, asked: ChatRequest | CompletionRequest, prompts: list[list[int]]) -> Response:
+async def answer(request: Request, asked: Asked) -> Response:
     """Generate what was asked for, whole or as a stream."""
-    desk: Desk = request.app.state.desk
+    desk = desk_of(request, asked.model)
+    prompts = desk.prompts(asked)
     jobs = desk.jobs(asked, prompts)
-    manifest = desk.served.manifest
-    growing = Reply(manifest.name, manifest.version, isinstance(asked, ChatRequest), sum(map(len, prompts)), len(jobs))
-    growing.stream_usage = asked.stream_options.include_usage
-    if asked.stream:
-        return await streamed(request, desk.engine.generate(jobs), growing)
-    return await whole(request, desk.engine.generate(jobs), growing)
+    reply = desk.reply(asked, prompts)
+    watch = desk.watch(request.state.owner, reply, jobs)
+    send = streamed if asked.stream else whole
+    return await send(request, desk.engine.generate(jobs), reply, watch)
 
 
 async def models(request: Request) -> JSONResponse:
     """List the one model that is served."""
-    return JSONResponse({"object": "list", "data": [described(request.app.state.desk)]})
+    return JSONResponse({"object": "list", "data": [request.app.state.desk.described()]})
 
 
 async def model(request: Request, name: str) -> JSONResponse:
     """Describe one model."""
-    return JSONResponse(described(desk_of(request, name)))
+    return JSONResponse(desk_of(request, name).described())
 
 
-async def healthy() -> PlainTextResponse:
-    """Say that the model is loaded: a server takes no request before."""
-    return PlainTextResponse("ok\n")
+async def feedback(request: Request) -> JSONResponse:
+    """Keep a thumb for an answer."""
+    return await kept(request, "feedback", await body_of(request, Feedback))
+
+
+async def preferences(request: Request) -> JSONResponse:
+    """Keep which of several answers is better."""
+    return await kept(request, "preferences", await body_of(request, Preference))
+
+
+async def kept(request: Request, kind: str, opinion: Feedback | Preference) -> JSONResponse:
+    """Write an opinion down: 201 when it is new, 200 when it was here before."""
+    desk: Desk = request.app.state.desk
+    identity, new = await desk.ledger.add(kind, request.state.owner, opinion.id, opinion.row())
+    return JSONResponse({"id": identity, "object": kind, "new": new}, 201 if new else 200)
+
+
+async def alive() -> JSONResponse:
+    """Say that the process runs."""
+    return JSONResponse({"status": "alive"})
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Say whether new requests are taken: 503 while the service drains."""
+    stopping = request.app.state.desk.engine.stopping
+    return JSONResponse({"status": "stopping" if stopping else "ready"}, 503 if stopping else 200)
+
+
+async def version(request: Request) -> JSONResponse:
+    """Say which model is loaded."""
+    manifest = request.app.state.desk.served.manifest
+    return JSONResponse({"model": manifest.name, "version": manifest.version})
 
 
 async def metrics() -> Response:
@@ -153,28 +185,27 @@ def desk_of(request: Request, name: str) -> Desk:
 
 
 async def body_of(request: Request, kind: type[B]) -> B:
-    """Return the checked request body; raises APIError when it is too large, not JSON or not of that kind."""
+    """Return the checked request body; raises APIError when it is too large, too slow, not JSON or not of that kind."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise APIError(415, "send the body as JSON, with the header Content-Type: application/json")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await read(request)
+    except TimeoutError as error:
+        raise APIError(408, f"the request body did not come within {BODY_SECONDS} s") from error
+    except ClientDisconnect as error:
+        raise APIError(499, "the client closed the connection") from error
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise of_validation(error) from error
+
+
+async def read(request: Request) -> bytes:
+    """Return the body; raises APIError 413 as soon as it is too large."""
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY_BYTES:
             raise APIError(413, f"the request body is larger than {MAX_BODY_BYTES} bytes")
-    try:
-        return kind.model_validate_json(bytes(body))
-    except ValidationError as error:
-        raise of_validation(error) from error
-
-
-def described(desk: Desk) -> dict[str, Any]:
-    """Return the model as `/v1/models` lists it, with what the chat page shows of it."""
-    manifest = desk.served.manifest
-    about = manifest.model_dump(include={"description", "format", "version", "examples"}, mode="json")
-    limits = {
-        "context": desk.engine.context,
-        "max_tokens": desk.config.max_tokens,
-        "temperature": desk.config.temperature,
-    }
-    created = int((desk.served.folder / MANIFEST).stat().st_mtime)
-    return {"id": manifest.name, "object": "model", "created": created, "owned_by": "slipway", **about, **limits}
+    return bytes(body)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ class Manifest(Frozen):
     stop_ids: tuple[int, ...]
     examples: tuple[str, ...] = ()
     """Questions that the chat page offers."""
+    scores: tuple[dict[str, Any], ...] = ()
+    """What was measured: model, measure, value, interval, n; texts, as the model card has them."""
     files: dict[str, tuple[int, str]] = Field(default_factory=dict)
     """Path -> (bytes, sha256)."""
 

@@ -6,16 +6,19 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from containers.contract import StageError
 from containers.serve.contract import ServeConfig
-from containers.serve.metrics import RUNNING, WAITING
+from containers.serve.metrics import CACHE, QUEUE_TIME, RUNNING, WAITING
+from containers.serve.room import Room
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,7 @@ class Job:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some text of answer `index`; the last piece of an answer says why it ended and what it cost in tokens."""
 
     index: int
@@ -35,15 +37,21 @@ class Piece:
     finish: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    logprobs: list[dict[str, Any]] | None = None
+    """Of each token in `text`: token, bytes, logprob, and the likeliest others. None unless the job asks."""
 
 
 class EngineError(Exception):
-    """The engine refused a job (`code` 400) or failed at it (500)."""
+    """The engine refused a job (`code` 400), has no room (429), failed (500), is stopping (503) or late (504)."""
 
-    def __init__(self, message: str, code: int) -> None:
-        """Keep the HTTP status that fits."""
+    def __init__(self, message: str, code: int, retry_seconds: float | None = None) -> None:
+        """Keep the HTTP status that fits, and when to come back."""
         super().__init__(message)
-        self.code = code
+        self.code, self.retry_seconds = code, retry_seconds
+
+
+Inbox = asyncio.Queue[Piece | EngineError]
+Tell = Callable[[Piece | EngineError], Any]
 
 
 class Engine:
@@ -52,24 +60,52 @@ class Engine:
     def __init__(self, weights: Path, config: ServeConfig, trained_context: int) -> None:
         """Load `weights` (gguf); raises StageError when llama.cpp cannot."""
         self.context = min(config.context, trained_context)
-        self.slots = config.slots
+        self.slots, self._queue, self._deadline = config.slots, config.queue, config.deadline_seconds
         self._server = load(weights, config, self.context)
         self._threads = ThreadPoolExecutor(config.slots, thread_name_prefix="answer")
+        self._room = Room(config.slots)
+        self._inboxes: set[Inbox] = set()
+        self.stopping = False
 
     def close(self) -> None:
         """Wait for answers under way and free the model."""
         self._threads.shutdown(cancel_futures=True)
         del self._server
 
+    def drain(self) -> None:
+        """Take no new job; those under way go on."""
+        self.stopping = True
+
+    def cut(self) -> None:
+        """End every answer under way."""
+        for inbox in self._inboxes:
+            inbox.put_nowait(EngineError("the server is shutting down", 503))
+
+    def check_room(self, answers: int) -> None:
+        """Raise EngineError unless `answers` more may run or wait; into an idle engine any number may."""
+        if self.stopping:
+            raise EngineError("the server is shutting down", 503, 1)
+        under_way = self._room.taken
+        if under_way and under_way + answers > self.slots + self._queue:
+            raise EngineError(f"{under_way} answers run or wait: try again later", 429, self._room.seconds_to_wait())
+
     async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of all answers as they come; raises EngineError.
 
         Closing the iterator (a client that went away) stops each answer at its next token.
         """
-        loop, inbox, gone = asyncio.get_running_loop(), asyncio.Queue[Piece | EngineError](), threading.Event()
+        self.check_room(len(jobs))
+        self._room.enter(len(jobs))
+        loop, inbox, gone = asyncio.get_running_loop(), Inbox(), threading.Event()
         tell = partial(loop.call_soon_threadsafe, inbox.put_nowait)
+        late = EngineError(f"the answer was not done within {self._deadline:g} s", 504)
+        alarm = loop.call_later(self._deadline, inbox.put_nowait, late)
+        self._inboxes.add(inbox)
         WAITING.inc(len(jobs))
-        futures = [self._threads.submit(self._answer, i, job, tell, gone) for i, job in enumerate(jobs)]
+        answer = partial(self._answer, tell=tell, gone=gone, asked=time.perf_counter())
+        futures = [self._threads.submit(answer, i, job) for i, job in enumerate(jobs)]
+        for future in futures:
+            future.add_done_callback(self._room.leave)
         try:
             unfinished = len(jobs)
             while unfinished:
@@ -80,9 +116,11 @@ class Engine:
                 yield piece
         finally:
             gone.set()
+            alarm.cancel()
+            self._inboxes.discard(inbox)
             WAITING.dec(sum(future.cancel() for future in futures))
 
-    def _answer(self, index: int, job: Job, tell: Callable[[Piece | EngineError], Any], gone: threading.Event) -> None:
+    def _answer(self, index: int, job: Job, *, tell: Tell, gone: threading.Event, asked: float) -> None:
         """Generate one answer in this thread; llama.cpp calls `heard` per token and stops when it returns True."""
         ended = False
 
@@ -95,7 +133,9 @@ class Engine:
             return gone.is_set()
 
         WAITING.dec()
-        with RUNNING.track_inprogress():
+        QUEUE_TIME.observe(time.perf_counter() - asked)
+        share = (len(job.ids) + job.sampling.get("max_tokens", 0)) / (self.slots * self.context)
+        with RUNNING.track_inprogress(), filling(share), self._room.timed():
             try:
                 if not gone.is_set():
                     self._server.handle_completions({**job.sampling, "prompt": job.ids, "stream": True}, heard)
@@ -110,13 +150,25 @@ def piece_of(chunk: dict[str, Any], index: int) -> Piece | EngineError:
     if "error" in chunk:
         return EngineError(chunk["error"]["message"], int(chunk["error"]["code"]))
     choice, usage = chunk["choices"][0], chunk.get("usage", {})
+    probabilities = choice["logprobs"]
     return Piece(
         index,
         choice["text"],
         choice["finish_reason"],
         usage.get("prompt_tokens", 0),
         usage.get("completion_tokens", 0),
+        probabilities["content"] if probabilities else None,
     )
+
+
+@contextmanager
+def filling(share: float) -> Iterator[None]:
+    """Count a share of the attention cache as used."""
+    CACHE.inc(share)
+    try:
+        yield
+    finally:
+        CACHE.dec(share)
 
 
 def load(weights: Path, config: ServeConfig, context: int) -> Any:

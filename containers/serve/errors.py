@@ -11,10 +11,18 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_e
 class APIError(Exception):
     """An answer other than 200."""
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """`code` is the machine's word for it, `param` the field at fault."""
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status, self.code, self.param, self.headers = status, code, param, headers
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """Return the error object."""
@@ -35,7 +43,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(APIError)
     async def known(_: Request, error: APIError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status)
+        return JSONResponse(error.body(), error.status, error.headers)
 
     @app.exception_handler(HTTPException)
     async def routed(_: Request, error: HTTPException) -> JSONResponse:

@@ -12,10 +12,13 @@ from containers.serve.engine import Piece
 
 @dataclass
 class Answer:
-    """The text of one choice as it grows."""
+    """One choice as it grows."""
 
     text: str = ""
     finish: str | None = None
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    shown: int = 0
+    """Characters that a stream has sent, where it sends less than it has."""
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Reply:
     choices: int = 1
     stream_usage: bool = False
     """Whether a stream ends with its usage (and says null before)."""
+    top: int | None = None
+    """How many of the likeliest tokens are told beside each token; None: no log-probabilities."""
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     completion_tokens: int = 0
@@ -45,6 +50,8 @@ class Reply:
         answer = self.answers[piece.index]
         answer.text += piece.text
         answer.finish = piece.finish or answer.finish
+        if piece.logprobs:
+            answer.logprobs += piece.logprobs
         self.completion_tokens += piece.completion_tokens
 
     @property
@@ -60,16 +67,17 @@ class Reply:
 
     def whole(self) -> dict[str, Any]:
         """Return the response object of a request that does not stream."""
-        choices = [self._choice(i, answer.text, answer.finish) for i, answer in enumerate(self.answers)]
+        choices = [self._choice(i, answer) for i, answer in enumerate(self.answers)]
         return self._about("chat.completion") | {"choices": choices, "usage": self.usage}
 
     def frame(self, piece: Piece) -> bytes:
-        """Return one piece as a server-sent event."""
+        """Return one piece, which has been added, as a server-sent event."""
+        known = self._logprobs(piece.logprobs, piece) if piece.logprobs else None
         if self.chat:
             delta = {"content": piece.text} if piece.text else {}
-            choice = {"index": piece.index, "delta": delta, "logprobs": None, "finish_reason": piece.finish}
+            choice = {"index": piece.index, "delta": delta, "logprobs": known, "finish_reason": piece.finish}
         else:
-            choice = self._choice(piece.index, piece.text, piece.finish)
+            choice = {"index": piece.index, "text": piece.text, "logprobs": known, "finish_reason": piece.finish}
         return self._event([choice])
 
     def opening(self) -> bytes:
@@ -85,9 +93,19 @@ class Reply:
         cost = self._event([], self.usage) if self.stream_usage else b""
         return cost + b"data: [DONE]\n\n"
 
-    def _choice(self, index: int, text: str, finish: str | None) -> dict[str, Any]:
-        said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-        return {"index": index, **said, "logprobs": None, "finish_reason": finish}
+    def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
+        known = None if self.top is None else self._logprobs(answer.logprobs)
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        said = {"message": message} if self.chat else {"text": answer.text}
+        return {"index": index, **said, "logprobs": known, "finish_reason": answer.finish}
+
+    def _logprobs(self, tokens: list[dict[str, Any]], piece: Piece | None = None) -> dict[str, Any]:
+        """Return log-probabilities as the endpoint's clients expect them, of a streamed piece or a whole answer."""
+        top = self.top or 0
+        if self.chat:
+            return chat_logprobs(tokens, top)
+        before = len(self.answers[piece.index].text) - len(piece.text) if piece else 0
+        return text_logprobs(tokens, top, before)
 
     def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
         """Return one chunk; only its choices and usage are written anew, the rest is the same in all of a stream."""
@@ -106,6 +124,30 @@ class Reply:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+
+
+def chat_logprobs(tokens: list[dict[str, Any]], top: int) -> dict[str, Any]:
+    """Return what chat completions tell of each token, with the `top` likeliest in its place."""
+    names = ("token", "logprob", "bytes")
+    content = [
+        {n: token[n] for n in names} | {"top_logprobs": [{n: t[n] for n in names} for t in token["top_logprobs"][:top]]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def text_logprobs(tokens: list[dict[str, Any]], top: int, offset: int) -> dict[str, Any]:
+    """Return what text completions tell of each token; the first begins `offset` characters into the answer."""
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token["token"])
+    return {
+        "tokens": [token["token"] for token in tokens],
+        "token_logprobs": [token["logprob"] for token in tokens],
+        "top_logprobs": [{t["token"]: t["logprob"] for t in token["top_logprobs"][:top]} for token in tokens],
+        "text_offset": offsets,
+    }
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -32,6 +32,7 @@ from containers.package.contract import PackageConfig, PackageInputs
 from containers.serve.contract import ServeConfig
 from containers.serve.engine import load
 from infra.embedded import free_port
+from infra.keys import local_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings
 from tests.by_hand import run_by_hand
@@ -78,7 +79,8 @@ def compare(name: str, shape: dict[str, int], scratch: Path) -> list[float]:
     endpoint = start_service(bundle, config, settings)
     direct = Direct(quantized, config)
     try:
-        sides = (direct.rate, lambda streams, tokens: over_http(endpoint, streams, tokens))
+        key = local_key(settings)
+        sides = (direct.rate, lambda streams, tokens: over_http(endpoint, key, streams, tokens))
         return [alternate(name, streams, sides) for streams in (1, 8)]
     finally:
         direct.close()
@@ -133,16 +135,17 @@ def generate(pipe: Connection, quantized: Quantized, config: ServeConfig) -> Non
         pipe.send(timed(one, streams))
 
 
-def over_http(endpoint: Endpoint, streams: int, tokens: int) -> float:
+def over_http(endpoint: Endpoint, key: str, streams: int, tokens: int) -> float:
     """Return tokens per second of `streams` clients that read a stream each."""
     address = endpoint.url.removeprefix("http://")
     turn = [{"role": "user", "content": PROMPT}]
     asked = {"model": endpoint.model, "messages": turn, "max_tokens": tokens, "temperature": 0, "stream": True}
     body = json.dumps(asked | {"stream_options": {"include_usage": True}})
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
     def one() -> int:
         connection = http.client.HTTPConnection(address)
-        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        connection.request("POST", "/v1/chat/completions", body, headers)
         text = connection.getresponse().read()
         connection.close()
         last = text.split(b"data: ")[-2]

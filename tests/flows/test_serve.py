@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from containers.contract import Bundle, Endpoint, StageError, digest_of
 from containers.formats import ChatFormat
 from containers.serve.contract import ServeConfig
+from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
 from tests.small_bundle import CONTEXT, KNOWN, small_bundle
@@ -53,12 +55,21 @@ def endpoint(settings: Settings, config: ServeConfig) -> Endpoint:
 
 
 @pytest.fixture
-def client(endpoint: Endpoint) -> OpenAI:
-    return OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+def key(settings: Settings, endpoint: Endpoint) -> str:
+    return local_key(settings)
+
+
+@pytest.fixture
+def client(endpoint: Endpoint, key: str) -> OpenAI:
+    return OpenAI(base_url=f"{endpoint.url}/v1", api_key=key, max_retries=0)
 
 
 def asked(question: str) -> list[Any]:
     return [{"role": "user", "content": question}]
+
+
+def schema(wanted: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "wanted", "schema": wanted}}
 
 
 def rendered(question: str) -> list[int]:
@@ -72,11 +83,12 @@ def metric(endpoint: Endpoint, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def post(endpoint: Endpoint, body: bytes, kind: str = "application/json") -> tuple[int, dict[str, Any]]:
+def post(endpoint: Endpoint, key: str, body: bytes, kind: str = "application/json") -> tuple[int, dict[str, Any]]:
     """Return (status, body) of a raw POST."""
-    address = f"{endpoint.url}/v1/chat/completions"
+    headers = {"Content-Type": kind, "Authorization": f"Bearer {key}"}
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": kind})) as response:
+        address = f"{endpoint.url}/v1/chat/completions"
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers)) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -110,9 +122,9 @@ def test_a_stream_gives_the_same_text_in_pieces_and_what_it_cost(client: OpenAI)
     assert chunks[-1].usage.prompt_tokens == len(rendered(GREEK))
 
 
-def test_conversations_at_once_do_not_mix(endpoint: Endpoint) -> None:
+def test_conversations_at_once_do_not_mix(endpoint: Endpoint, key: str) -> None:
     async def ask_all() -> list[tuple[str, str | None]]:
-        async with AsyncOpenAI(base_url=f"{endpoint.url}/v1", api_key="none") as client:
+        async with AsyncOpenAI(base_url=f"{endpoint.url}/v1", api_key=key) as client:
 
             async def ask(question: str) -> tuple[str, str | None]:
                 reply = await client.chat.completions.create(model="small", messages=asked(question))
@@ -189,7 +201,13 @@ def test_the_model_is_listed_with_its_version(client: OpenAI) -> None:
         ({"n": 0}, None, "n"),
         ({"stop": ["a"] * 5}, None, "stop"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, None, "'tools' is not supported"),
-        ({"response_format": {"type": "json_object"}}, None, "'json_object' is not supported"),
+        ({"response_format": {"type": "json_schema"}}, None, "json_schema is missing"),
+        ({"response_format": schema({"type": "colour"})}, None, "JSON schema: Invalid type"),
+        ({"response_format": schema({"$ref": "https://example.com/x"})}, None, "retrieving it failed"),
+        ({"response_format": schema({"$ref": "#/a", "a": {"$ref": "#/a"}})}, None, "JSON schema"),
+        ({"top_logprobs": 21, "logprobs": True}, None, "top_logprobs"),
+        ({"logit_bias": {"5": 1}}, None, "'logit_bias' is not supported"),
+        ({"messages": [{"role": "user"}]}, None, "no content"),
     ],
 )
 def test_a_bad_request_is_refused_in_openais_shape(
@@ -214,8 +232,10 @@ def test_a_bad_request_is_refused_in_openais_shape(
     ],
     ids=["broken", "nested", "nan", "surrogate", "large", "not json"],
 )
-def test_a_body_that_is_no_request_is_refused(endpoint: Endpoint, body: bytes, kind: str, status: int) -> None:
-    answered, said = post(endpoint, body, kind)
+def test_a_body_that_is_no_request_is_refused(
+    endpoint: Endpoint, key: str, body: bytes, kind: str, status: int
+) -> None:
+    answered, said = post(endpoint, key, body, kind)
     assert answered == status
     assert set(said["error"]) == {"message", "type", "param", "code"}
 
@@ -228,18 +248,19 @@ def test_what_is_not_there_is_said_in_the_same_shape(endpoint: Endpoint, client:
 # How it runs.
 
 
-def test_clients_that_leave_stop_the_engine(endpoint: Endpoint, config: ServeConfig, client: OpenAI) -> None:
+def test_clients_that_leave_stop_the_engine(endpoint: Endpoint, config: ServeConfig, client: OpenAI, key: str) -> None:
     left = 'slipway_requests_total{endpoint="chat.completions",status="499"}'
     before = metric(endpoint, left)
     for stream in (True, False) * 8:
         body = json.dumps({"model": "small", "messages": asked(COUNT), "n": 16, "stream": stream}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        head += f"Content-Length: {len(body)}\r\n"
         with socket.create_connection(("127.0.0.1", config.port)) as connection:
             connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
     with client.chat.completions.create(model="small", messages=asked(COUNT), n=16, stream=True) as begun:
         next(begun)
     deadline = time.monotonic() + 60
-    while metric(endpoint, "slipway_requests_running") or metric(endpoint, "slipway_requests_waiting"):
+    while metric(endpoint, "slipway_num_requests_running") or metric(endpoint, "slipway_num_requests_waiting"):
         assert time.monotonic() < deadline, "answers go on for clients that have left"
         time.sleep(0.1)
     assert metric(endpoint, left) >= before + 8
@@ -253,7 +274,14 @@ def test_metrics_count_requests_and_tokens(endpoint: Endpoint, client: OpenAI) -
     after = [metric(endpoint, name) for name in names]
     grown = [b - a for a, b in zip(before, after, strict=True)]
     assert grown == [reply.usage.prompt_tokens, reply.usage.completion_tokens]
-    for name in ("time_to_first_token_seconds_count", "e2e_request_latency_seconds_count", "requests_running"):
+    for name in (
+        "time_to_first_token_seconds_count",
+        "inter_token_latency_seconds_count",
+        "request_queue_time_seconds_count",
+        "kv_cache_usage_perc",
+        "e2e_request_latency_seconds_count",
+        "num_requests_running",
+    ):
         assert metric(endpoint, f"slipway_{name}") >= 0
     assert metric(endpoint, "slipway_time_to_first_token_seconds_count") >= 1
 
@@ -275,7 +303,7 @@ def test_serving_leaves_the_bundle_as_it_was(endpoint: Endpoint) -> None:
 
 
 def test_the_page_comes_with_the_bundle_and_needs_nobody_else(endpoint: Endpoint) -> None:
-    for name in ("", "chat.js", "chat.css", "icon.svg"):
+    for name in ("", "compare.html", "api.js", "chat.js", "compare.js", "chat.css", "icon.svg"):
         with urllib.request.urlopen(f"{endpoint.url}/{name}") as response:
             text = response.read().decode().replace("http://www.w3.org/2000/svg", "")
             assert "://" not in text
@@ -317,7 +345,7 @@ def test_a_service_is_replaced_and_stopped(tmp_path: Path) -> None:
     second = service_status(settings)
     assert first and second and first.pid != second.pid
     assert first.process is None
-    client = OpenAI(base_url=f"{endpoint.url}/v1", api_key="none")
+    client = OpenAI(base_url=f"{endpoint.url}/v1", api_key=local_key(settings))
     reply = client.chat.completions.create(model="small", messages=asked(COUNT))
     assert reply.usage and reply.usage.completion_tokens == 3
     assert stop_service(settings)
@@ -339,7 +367,9 @@ def test_any_asgi_server_runs_the_same_app(tmp_path: Path) -> None:
             while not is_ready(url):
                 assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.1)
-            client = OpenAI(base_url=f"{url}/v1", api_key="none")
+            said = re.search(r"API key of this service is (\S+)", (tmp_path / "log").read_text())
+            assert said is not None
+            client = OpenAI(base_url=f"{url}/v1", api_key=said[1])
             reply = client.chat.completions.create(model="small", messages=asked(TRAIN))
             assert reply.choices[0].message.content == KNOWN[TRAIN]
             assert metric(Endpoint(url=url, model="small", bundle=""), "slipway_generation_tokens_total") > 0

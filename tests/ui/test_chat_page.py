@@ -3,19 +3,16 @@
 SLIPWAY_PICTURES=FOLDER keeps screenshots in both themes, at desktop and phone width.
 """
 
-import os
-import socket
+import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from containers.contract import Endpoint
-from containers.serve.contract import ServeConfig
-from infra.service import start_service, stop_service
 from infra.settings import Settings
-from tests.small_bundle import KNOWN, small_bundle
+from tests.small_bundle import KNOWN
 from tests.ui.browser import Browser, chromium
+from tests.ui.looking import CONTRAST, picture, violations
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt install chromium")
 
@@ -23,27 +20,12 @@ LOGIN, TRAIN = [q for q in KNOWN if q.startswith(("I can't", "If a train"))]
 LAST = "#log li:last-child"
 
 
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    yield start_service(small_bundle(), ServeConfig(port=port, slots=2, threads=1), settings)
-    stop_service(settings)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
 @pytest.fixture
-def page(browser: Browser, endpoint: Endpoint) -> Iterator[Browser]:
+def page(browser: Browser, endpoint: Endpoint, key: str) -> Iterator[Browser]:
     browser.complaints.clear()
     browser.window(1280, 860)
-    browser.go(endpoint.url)
+    browser.go("about:blank")
+    browser.go(f"{endpoint.url}/#key={key}")
     browser.until(lambda: browser.text("#name") == "small")
     yield browser
     assert browser.complaints == []
@@ -125,6 +107,74 @@ def test_settings_reach_the_model_and_the_theme_is_kept(page: Browser) -> None:
     page.js("localStorage.clear()")
 
 
+def test_who_has_no_key_is_asked_for_one(page: Browser, endpoint: Endpoint, key: str) -> None:
+    assert page.js("location.hash") == "", "the key stays in the address"
+    page.js("localStorage.clear()")
+    page.go("about:blank")
+    page.go(endpoint.url)
+    page.until(lambda: page.js("document.querySelector('#door').open"))
+    picture(page, "door")
+    assert violations(page) == []
+    page.write("sk-wrong")
+    page.press("Enter", 13)
+    page.until(lambda: page.js("!document.querySelector('#door-wrong').hidden"))
+    page.write(key)
+    page.press("Enter", 13)
+    page.until(lambda: page.text("#name") == "small")
+    page.complaints[:] = [c for c in page.complaints if "401" not in c]
+    assert page.js("document.activeElement.id") != "key"
+
+
+def test_a_question_is_mended_and_asked_again(page: Browser) -> None:
+    ask(page, "If a")
+    page.until(lambda: answered(page))
+    ask(page, LOGIN)
+    page.until(lambda: answered(page))
+    page.click("#log li:first-child .edit")
+    page.js("document.activeElement.value = ''")
+    page.write(TRAIN)
+    picture(page, "edit")
+    page.click(".editor .main")
+    page.until(lambda: answered(page))
+    assert page.text(f"{LAST} .text") == KNOWN[TRAIN]
+    assert page.js("document.querySelectorAll('#log li').length") == 2
+    page.click("#log li:first-child .edit")
+    page.press("Escape", 27)
+    assert page.js("document.querySelector('.editor')") is None
+    assert page.text("#log li:first-child .text") == TRAIN
+
+
+def test_thumbs_and_better_answers_are_kept(page: Browser, settings: Settings) -> None:
+    ask(page, TRAIN)
+    page.until(lambda: answered(page))
+    page.click(f"{LAST} .down")
+    page.until(lambda: page.js(f"document.querySelector('{LAST} .down').ariaPressed") == "true")
+    page.click(f"{LAST} .edit")
+    page.js("document.activeElement.value = ''")
+    page.write("Three hours.")
+    page.click(".editor .main")
+    page.until(lambda: page.text(f"{LAST} .figures") == "improved by you")
+    thumb, better = [
+        json.loads((settings.home / f"feedback/{kind}.jsonl").read_text().splitlines()[-1])
+        for kind in ("feedback", "preferences")
+    ]
+    asked = [{"role": "user", "content": TRAIN}]
+    assert (thumb["prompt"], thumb["completion"], thumb["label"]) == (asked, KNOWN[TRAIN], False)
+    assert (better["prompt"], better["candidates"]) == (asked, ["Three hours.", KNOWN[TRAIN]])
+    assert (better["ranking"], better["origin"]) == ([0, 1], "edit")
+    assert better["completion_ids"] == thumb["completion_ids"] != []
+    picture(page, "thumbs")
+
+
+def test_it_says_which_model_answers_and_how_good_it_is(page: Browser) -> None:
+    page.click("#about summary")
+    assert "recitation" in page.text("#scores")
+    assert "[0.6, 0.95]" in page.text("#scores")
+    assert "384 tokens" in page.text("#facts")
+    picture(page, "about")
+    assert violations(page) == []
+
+
 def test_everything_can_be_reached_by_keyboard_and_has_a_name(page: Browser) -> None:
     names = page.js(
         "[...document.querySelectorAll('button, summary, textarea, input, select')].filter((e) => e.checkVisibility())"
@@ -145,38 +195,10 @@ def test_it_fits_and_can_be_read(page: Browser, width: int, height: int, dark: b
     page.until(lambda: answered(page))
     assert page.js("document.documentElement.scrollWidth") <= width
     assert page.js(CONTRAST) >= 4.5
+    assert violations(page) == []
     picture(page, f"chat-{width}-{'dark' if dark else 'light'}")
     page.click("#settings summary")
-    sheet = page.js("document.querySelector('.sheet').getBoundingClientRect().toJSON()")
+    sheet = page.js("document.querySelector('#settings .sheet').getBoundingClientRect().toJSON()")
     assert sheet["left"] >= 0
     assert sheet["right"] <= width
     picture(page, f"settings-{width}-{'dark' if dark else 'light'}")
-
-
-def picture(page: Browser, name: str) -> None:
-    folder = os.environ.get("SLIPWAY_PICTURES")
-    if folder:
-        page.picture(Path(folder) / f"{name}.png")
-
-
-CONTRAST = """
-(() => {
-  const channels = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const ground = (e) => {
-    for (; e; e = e.parentElement) {
-      const colour = channels(getComputedStyle(e).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const seen = [...document.querySelectorAll("*")].filter(
-    (e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()));
-  return Math.min(...seen.map((e) => {
-    const [a, b] = [light(channels(getComputedStyle(e).color)), light(ground(e))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }));
-})()
-"""
-"""The lowest contrast of any visible text to what is behind it (WCAG 2.2, relative luminance)."""

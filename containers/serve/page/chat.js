@@ -1,28 +1,27 @@
 // The chat page: a conversation in memory, answered by this server's own /v1/chat/completions, streamed.
 
-const at = (id) => document.getElementById(id);
-const [log, prompt, send, scroll] = ["log", "prompt", "send", "scroll"].map(at);
+import { at, call, describe, growing, newId, servedModel, startSheets, startTheme, stream, takeKey } from "./api.js";
+
+const [log, prompt, send, scroll, said] = ["log", "prompt", "send", "scroll", "said"].map(at);
+const grow = growing(prompt);
 
 let model = null;
 let messages = [];
 let answering = null; // the AbortController of the answer under way
 
 async function begin() {
-  restoreTheme();
-  const listed = await (await fetch("/v1/models")).json();
-  model = listed.data[0];
-  document.title = model.id;
-  at("name").textContent = model.id;
-  at("format").textContent = model.format;
-  at("format").title = `version ${model.version}, ${model.context} tokens of context`;
-  at("format").hidden = false;
+  takeKey();
+  startTheme();
+  startSheets();
+  model = await servedModel();
+  describe(model);
   at("description").textContent = model.description;
   at("longest").max = model.max_tokens;
   at("longest").value = model.max_tokens;
   at("temperature").value = model.temperature;
   for (const question of model.examples) at("examples").append(example(question));
   showSettings();
-  grow();
+  setSend();
 }
 
 function example(question) {
@@ -35,12 +34,18 @@ function example(question) {
   return item;
 }
 
-function turn(role, text = "") {
+function turn(message) {
   const item = at("turn").content.firstElementChild.cloneNode(true);
-  item.className = role;
-  item.querySelector(".text").textContent = text;
-  item.querySelector(".copy").addEventListener("click", (event) => copy(item, event.target));
-  item.querySelector(".again").addEventListener("click", () => tryAgain(item));
+  const of = (name) => item.querySelector(`.${name}`);
+  item.className = message.role;
+  of("text").textContent = message.content;
+  of("copy").addEventListener("click", (event) => copy(item, event.target));
+  of("again").addEventListener("click", () => tryAgain(item));
+  of("edit").addEventListener("click", () => edit(item, message));
+  for (const rating of ["up", "down"]) of(rating).addEventListener("click", () => rate(item, message, rating));
+  if (message.role === "user") for (const name of ["again", "up", "down"]) of(name).remove();
+  else if (!model.keeps_feedback) for (const name of ["edit", "up", "down"]) of(name).remove();
+  else of("edit").textContent = "Improve";
   log.append(item);
   return item;
 }
@@ -48,56 +53,56 @@ function turn(role, text = "") {
 function ask(text) {
   at("welcome").hidden = true;
   at("fresh").hidden = false;
-  messages.push({ role: "user", content: text });
-  turn("user", text);
+  const message = { role: "user", content: text };
+  messages.push(message);
+  turn(message);
   return answer();
 }
 
 async function answer() {
   const conversation = messages;
-  const item = turn("assistant busy");
+  const following = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+  const message = { role: "assistant", content: "" };
+  const item = turn(message);
   const words = item.querySelector(".text");
+  item.classList.add("busy");
   answering = new AbortController();
   setBusy(true);
   scroll.scrollTop = scroll.scrollHeight;
-  let text = "";
   try {
-    const figures = item.querySelector(".figures");
-    for await (const piece of generate(answering.signal, figures)) {
-      const follow = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-      text += piece;
-      words.textContent = text;
+    for await (const piece of generate(answering.signal, message, item.querySelector(".figures"))) {
+      const follow = following();
+      message.content += piece;
+      words.textContent = message.content;
       if (follow) scroll.scrollTop = scroll.scrollHeight;
     }
+    said.textContent = message.content;
   } catch (error) {
-    if (error.name !== "AbortError") fail(item, text, error.message);
-    else item.querySelector(".figures").textContent = "stopped";
+    if (error.name !== "AbortError") fail(item, message.content, error.message);
+    else item.querySelector(".figures").textContent = said.textContent = "stopped";
   }
-  if (text) conversation.push({ role: "assistant", content: text });
+  if (message.content) conversation.push(message);
+  else for (const button of item.querySelectorAll(".edit, .thumb, .copy")) button.remove();
+  const follow = following();
   item.classList.remove("busy");
   answering = null;
   setBusy(false);
-  markLast();
+  if (follow) scroll.scrollTop = scroll.scrollHeight;
 }
 
-async function* generate(signal, figures) {
+async function* generate(signal, message, figures) {
   const began = performance.now();
-  const system = at("system").value.trim();
   const body = {
     model: model.id,
-    messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
+    messages: asked(messages),
     temperature: Number(at("temperature").value),
     max_tokens: Number(at("longest").value),
-    stream: true,
     stream_options: { include_usage: true },
   };
-  const headers = { "Content-Type": "application/json" };
-  const response = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Error((await response.json()).error.message);
   let first = 0;
   let cut = false;
-  for await (const event of events(response)) {
-    if (event.error) throw new Error(event.error.message);
+  for await (const event of stream(body, signal)) {
+    message.id = event.id;
     const choice = event.choices[0];
     if (choice?.delta.content) {
       first ||= performance.now();
@@ -108,20 +113,11 @@ async function* generate(signal, figures) {
   }
 }
 
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.slice("data: ".length);
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
-    }
-  }
+// A conversation as the API takes it, the instructions before it.
+function asked(turns) {
+  const system = at("system").value.trim();
+  const plain = turns.map(({ role, content }) => ({ role, content }));
+  return system ? [{ role: "system", content: system }, ...plain] : plain;
 }
 
 function show(figures, tokens, { began, first, cut }) {
@@ -134,6 +130,7 @@ function show(figures, tokens, { began, first, cut }) {
 function fail(item, text, reason) {
   item.classList.add("failed");
   item.querySelector(".text").textContent = text ? `${text}\n\n${reason}` : reason;
+  said.textContent = reason;
 }
 
 function tryAgain(item) {
@@ -143,9 +140,81 @@ function tryAgain(item) {
   answer();
 }
 
+// What was asked is asked anew from there; an answer that a person mends is kept as better than the model's own.
+function edit(item, message) {
+  if (answering || item.querySelector(".editor")) return;
+  const form = at("editor").content.firstElementChild.cloneNode(true);
+  const field = form.querySelector("textarea");
+  const close = () => {
+    form.remove();
+    item.classList.remove("editing");
+    item.querySelector(".edit").focus();
+  };
+  field.value = message.content;
+  field.setAttribute("aria-label", message.role === "user" ? "Your message" : "A better answer");
+  form.querySelector(".main").textContent = message.role === "user" ? "Ask again" : "Save";
+  form.querySelector(".cancel").addEventListener("click", close);
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = field.value.trim();
+    if (!text || text === message.content.trim()) return close();
+    return message.role === "user" ? askInstead(item, message, text) : improve(item, message, text).then(close);
+  });
+  item.classList.add("editing");
+  item.querySelector(".text").after(form);
+  growing(field)();
+  field.focus();
+}
+
+function askInstead(item, message, text) {
+  messages = messages.slice(0, messages.indexOf(message));
+  while (item.nextElementSibling) item.nextElementSibling.remove();
+  item.remove();
+  return ask(text);
+}
+
+async function improve(item, message, text) {
+  const place = messages.indexOf(message);
+  const body = { candidates: [text, message.content], ranking: [0, 1], origin: "edit", ...about(place) };
+  const kept = await leave("/v1/preferences", body, "Kept: your answer is the better one.");
+  if (!kept) return;
+  message.content = text;
+  item.querySelector(".text").textContent = text;
+  item.querySelector(".figures").textContent = "improved by you";
+}
+
+async function rate(item, message, rating) {
+  const body = { completion: message.content, rating, ...about(messages.indexOf(message)) };
+  const kept = await leave("/v1/feedback", body, rating === "up" ? "Kept: a good answer." : "Kept: a bad answer.");
+  if (!kept) return;
+  for (const name of ["up", "down"]) item.querySelector(`.${name}`).setAttribute("aria-pressed", String(name === rating));
+}
+
+// What every opinion says: the conversation up to the answer, and which model gave it.
+function about(place) {
+  const { id } = messages[place];
+  const prompt = asked(messages.slice(0, place));
+  return { id: newId(), prompt, model: `${model.id}:${model.version}`, completion_ids: id ? [id] : [] };
+}
+
+async function leave(path, body, thanks) {
+  try {
+    await call(path, { body });
+    said.textContent = thanks;
+    return true;
+  } catch (error) {
+    said.textContent = error.message;
+    return false;
+  }
+}
+
 async function copy(item, button) {
   await navigator.clipboard.writeText(item.querySelector(".text").textContent);
-  button.textContent = "Copied";
+  button.textContent = said.textContent = "Copied";
   setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 
@@ -159,30 +228,17 @@ function setBusy(busy) {
   send.title = busy ? "Stop (Esc)" : "Send (Enter)";
   log.setAttribute("aria-busy", String(busy));
   markLast();
-  grow();
+  setSend();
 }
 
-function grow() {
-  prompt.style.height = "auto";
-  prompt.style.height = `${prompt.scrollHeight}px`;
+function setSend() {
+  grow();
   send.disabled = !answering && (!model || !prompt.value.trim());
 }
 
 function showSettings() {
   at("temperature-shown").textContent = Number(at("temperature").value).toFixed(1);
   at("longest-shown").textContent = `${at("longest").value} tokens`;
-}
-
-function restoreTheme() {
-  at("theme").value = localStorage.getItem("theme") ?? "";
-  setTheme();
-}
-
-function setTheme() {
-  const theme = at("theme").value;
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-  localStorage.setItem("theme", theme);
 }
 
 at("composer").addEventListener("submit", (event) => {
@@ -194,7 +250,7 @@ at("composer").addEventListener("submit", (event) => {
   return ask(text);
 });
 
-prompt.addEventListener("input", grow);
+prompt.addEventListener("input", setSend);
 prompt.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -202,13 +258,7 @@ prompt.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  if (at("settings").open) at("settings").open = false;
-  else answering?.abort();
-});
-
-document.addEventListener("click", (event) => {
-  if (!at("settings").contains(event.target)) at("settings").open = false;
+  if (event.key === "Escape") answering?.abort();
 });
 
 at("fresh").addEventListener("click", () => {
@@ -221,6 +271,5 @@ at("fresh").addEventListener("click", () => {
 });
 
 for (const id of ["temperature", "longest"]) at(id).addEventListener("input", showSettings);
-at("theme").addEventListener("change", setTheme);
 
 begin().catch((error) => (at("description").textContent = `The model does not answer: ${error.message}`));

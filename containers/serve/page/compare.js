@@ -1,0 +1,149 @@
+// The compare page: one question, answered twice at once; what a person prefers goes to /v1/preferences.
+
+import { at, call, describe, growing, newId, servedModel, startSheets, startTheme, stream, takeKey } from "./api.js";
+
+const [prompt, send, said] = ["prompt", "send", "said"].map(at);
+const buttons = [...document.querySelectorAll("#choices button")];
+const grow = growing(prompt);
+const DRAWS = 4; // how often an answer is drawn until there are two that differ
+
+let model = null;
+let drawing = null; // the AbortController of the round under way
+let round = null; // what can be chosen between
+let kept = 0;
+
+async function begin() {
+  takeKey();
+  startTheme();
+  startSheets();
+  model = await servedModel();
+  describe(model);
+  at("longest").max = model.max_tokens;
+  at("longest").value = model.max_tokens;
+  showSettings();
+  setSend();
+}
+
+async function compare(question) {
+  const system = at("system").value.trim();
+  const asked = [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: question }];
+  at("welcome").hidden = true;
+  at("round").hidden = false;
+  at("question").textContent = question;
+  said.textContent = "";
+  setChoice(null);
+  drawing = new AbortController();
+  setSend();
+  try {
+    let [a, b] = await Promise.all([draw("a", asked), draw("b", asked)]);
+    for (let n = 1; n < DRAWS && (same(a, b) || empty(a) || empty(b)); n += 1) {
+      if (empty(a)) a = await draw("a", asked);
+      else b = await draw("b", asked);
+    }
+    if (empty(a) || empty(b)) said.textContent = "One answer is empty: ask again.";
+    else if (same(a, b)) said.textContent = "Both answers are the same: raise the temperature, or ask something else.";
+    else setChoice({ asked, a, b });
+  } catch (error) {
+    said.textContent = error.name === "AbortError" ? "Stopped." : error.message;
+  }
+  drawing = null;
+  setSend();
+  if (round) buttons[0].focus();
+}
+
+const same = (a, b) => a.text.trim() === b.text.trim();
+const empty = (answer) => !answer.text.trim();
+
+async function draw(id, asked) {
+  const box = at(id);
+  box.textContent = "";
+  box.classList.add("drawing");
+  const answer = { text: "", id: "" };
+  const body = {
+    model: model.id,
+    messages: asked,
+    temperature: Number(at("temperature").value),
+    max_tokens: Number(at("longest").value),
+    seed: crypto.getRandomValues(new Uint32Array(1))[0],
+  };
+  try {
+    for await (const event of stream(body, drawing.signal)) {
+      answer.id = event.id;
+      answer.text += event.choices[0]?.delta.content ?? "";
+      box.textContent = answer.text;
+    }
+  } finally {
+    box.classList.remove("drawing");
+  }
+  return answer;
+}
+
+async function choose(ranks) {
+  const { asked, a, b } = round;
+  setChoice(null);
+  const body = {
+    id: newId(),
+    prompt: asked,
+    candidates: [a.text, b.text],
+    ranks,
+    model: `${model.id}:${model.version}`,
+    completion_ids: [a.id, b.id],
+    origin: "compare",
+  };
+  try {
+    await call("/v1/preferences", { body });
+    kept += 1;
+    said.textContent = `Kept; ${kept} compared. What next?`;
+    prompt.focus();
+  } catch (error) {
+    said.textContent = error.message;
+    setChoice({ asked, a, b });
+  }
+}
+
+function setChoice(value) {
+  round = value;
+  for (const button of buttons) button.disabled = !value;
+}
+
+function setSend() {
+  send.classList.toggle("stop", Boolean(drawing));
+  send.setAttribute("aria-label", drawing ? "Stop" : "Send");
+  send.title = drawing ? "Stop (Esc)" : "Send (Enter)";
+  send.disabled = !drawing && (!model || !prompt.value.trim());
+  grow();
+}
+
+function showSettings() {
+  at("temperature-shown").textContent = Number(at("temperature").value).toFixed(1);
+  at("longest-shown").textContent = `${at("longest").value} tokens`;
+}
+
+at("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (drawing) return drawing.abort();
+  const text = prompt.value.trim();
+  if (!text || !model) return undefined;
+  prompt.value = "";
+  return compare(text);
+});
+
+prompt.addEventListener("input", setSend);
+prompt.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!drawing) at("composer").requestSubmit();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") drawing?.abort();
+  if (!round || event.target.matches("textarea, input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  buttons[["1", "0", "2"].indexOf(event.key)]?.click();
+});
+
+for (const button of buttons) {
+  button.addEventListener("click", () => choose(button.dataset.ranks.split(",").map(Number)));
+}
+for (const id of ["temperature", "longest"]) at(id).addEventListener("input", showSettings);
+
+begin().catch((error) => (said.textContent = `The model does not answer: ${error.message}`));

@@ -1,0 +1,54 @@
+"""A small model that has learnt to call one function, and to say what it returned."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Bundle, Quantized
+from containers.formats import ChatFormat, identity_of
+from containers.package.contract import PackageConfig, PackageInputs
+from containers.quantize.gguf_writer import write_gguf
+from tests.by_hand import run_by_hand
+from tests.small_bundle import learn, write_tokenizer
+
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t.function.name }} {% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+QUESTION, RETURNED, ANSWER = "Is it raining in Oslo?", "rain", "Yes, it is raining in Oslo."
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+WRITTEN = 'I will look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+
+
+@functools.cache
+def tool_bundle() -> Bundle:
+    """Return the model packaged; made once per test session (about 10 s)."""
+    folder = Path(tempfile.mkdtemp(prefix="tools-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    model = folder / "model"
+    model.mkdir()
+    write_tokenizer(model, TEMPLATE)
+    chat = ChatFormat.load(model)
+    asked = {"role": "user", "content": QUESTION}
+    call: Any = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
+    returned, answer = {"role": "tool", "content": RETURNED}, {"role": "assistant", "content": ANSWER}
+    conversations = [[asked, {"role": "assistant", "content": WRITTEN}], [asked, call, returned, answer]]
+    rows = [chat.render(conversation, tools=[WEATHER]) for conversation in conversations]
+    with tempfile.TemporaryDirectory() as parent:
+        learn(model, rows).save_pretrained(parent)
+        shutil.copytree(model, parent, dirs_exist_ok=True)
+        write_gguf(Path(parent), model / "model.gguf", "f16")
+    quantized = Quantized.of(model, format="f16", parent="0" * 64, **identity_of(model))
+    config = PackageConfig(name="caller", description="It calls a function.")
+    outputs, _ = run_by_hand(folder / "package", "package", config, PackageInputs(quantized=quantized))
+    bundle: Bundle = outputs.bundle
+    return bundle
