@@ -49,7 +49,8 @@ class Improver:
         groups = groups_of(model, config.weight_decay, turning=config.optimizer == "muon")
         head = {"params": list(actor.head.parameters()), "weight_decay": 0.0}
         self.optimizer = Muon([*groups, head], config.learning_rate, BETAS)
-        self.rates = [*[config.learning_rate] * len(groups), config.value_learning_rate or config.learning_rate]
+        value_rate = config.value_learning_rate or 1 / actor.head.in_features
+        self.rates = [*[config.learning_rate] * len(groups), value_rate]
         self.trained = [p for group in groups for p in group["params"]]
         on_gpu = actor.policy.device.type
         self.scaler = torch.amp.GradScaler(on_gpu, enabled=actor.policy.precision == "fp16")
