@@ -28,8 +28,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings()
+    ended = threading.Event()
+    rounds = threading.Thread(target=lambda: look_after(settings, ended), daemon=True)
     try:
         point_at_server(settings)
+        rounds.start()
         deploy()
         runner_of(settings, ()).warm()
     except StageError as error:
@@ -39,9 +42,6 @@ def main() -> int:
     worker = subprocess.Popen([*command, "--with-healthcheck"], cwd=ROOT)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: worker.send_signal(number))
-    ended = threading.Event()
-    rounds = threading.Thread(target=lambda: look_after(settings, ended), daemon=True)
-    rounds.start()
     code = worker.wait()
     ended.set()
     rounds.join(timeout=10)

@@ -1,6 +1,6 @@
 """Make a base image from this machine's own Debian packages: no registry is asked, and it takes seconds.
 
-    python tests/containers/base_image.py slipway-test/base
+    python tests/containers/base_image.py slipway-test/base [PACKAGE ...]
 
 The closure of what a stage image needs (Python with venv, a C++ compiler) is copied file by file, as dpkg lists it.
 """
@@ -24,8 +24,8 @@ ACCOUNTS = b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonex
 GROUPS = b"root:x:0:\nnogroup:x:65534:\n"
 
 
-def closure() -> set[str]:
-    """Return the installed packages that ROOTS need, by name."""
+def closure(roots: tuple[str, ...]) -> set[str]:
+    """Return the installed packages that `roots` need, by name."""
     fields = "${Package}\t${db:Status-Status}\t${Pre-Depends}, ${Depends}\t${Provides}\n"
     listed = subprocess.run(["dpkg-query", "-W", "-f", fields], capture_output=True, text=True, check=True).stdout
     needs: dict[str, list[str]] = {}
@@ -35,14 +35,14 @@ def closure() -> set[str]:
             needs[name] = [names(alternative) for alternative in re.split(r"[,|]", depends)]
             provided.update({names(other): name for other in provides.split(",") if names(other)})
     found: set[str] = set()
-    waiting = list(ROOTS)
+    waiting = list(roots)
     while waiting:
         name = waiting.pop()
         name = name if name in needs else provided.get(name, "")
         if name and name not in found:
             found.add(name)
             waiting += needs[name]
-    missing = set(ROOTS) - found
+    missing = set(roots) - found
     if missing:
         raise SystemExit(f"not installed here: {' '.join(sorted(missing))}: apt-get install them")
     return found
@@ -74,13 +74,13 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(entry, io.BytesIO(content))
 
 
-def main(image: str) -> None:
+def main(image: str, *packages: str) -> None:
     """Pipe the files to `docker import`."""
     importer = subprocess.Popen(["docker", "import", "-", image], stdin=subprocess.PIPE)
     assert importer.stdin
     with tarfile.open(fileobj=importer.stdin, mode="w|") as archive:
         seen = set()
-        for path in files(closure()):
+        for path in files(closure((*ROOTS, *packages))):
             if path not in seen and not (len(path.parts) == 2 and path.name in MERGED):
                 seen.add(path)
                 archive.add(path, str(path).lstrip("/"), recursive=False)
@@ -99,4 +99,4 @@ def main(image: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -61,7 +61,7 @@ def base_image(client: Any) -> str:
 
 
 def wheels(client: Any) -> str:
-    """Return an image that holds every wheel of every stage, fetched as pip is configured to on this machine."""
+    """Return an image that holds every wheel of every stage and of the host, as pip fetches them on this machine."""
     if "WHEELS" in os.environ:
         return os.environ["WHEELS"]
     wanted = b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
@@ -76,11 +76,13 @@ def wheels(client: Any) -> str:
 
 
 def fetch(folder: Path) -> None:
-    """Put the wheels of all stages into `folder`."""
+    """Put the wheels of all stages, and of the host, into `folder`."""
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     pip = next(line for line in pins if line.startswith("pip=="))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--constraint", "constraints.txt"]
-    subprocess.run([*command, "--group", "stages", "-w", str(folder), pip], cwd=ROOT, check=True)
+    groups = [word for group in ("stages", "host", "mlflow-server") for word in ("--group", group)]
+    older = "async-timeout"  # Of Python before 3.11.3, which a base image may have.
+    subprocess.run([*command, *groups, older, "-w", str(folder), pip], cwd=ROOT, check=True)
 
 
 def import_folder(folder: Path, image: str) -> None:

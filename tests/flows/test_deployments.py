@@ -120,13 +120,13 @@ def test_a_killed_worker_leaves_no_run_running(stack: Stack, quick: list[str]) -
     slow = [*quick, "pretrain.max_tokens=50_000_000"]
     asked = stack.trigger("train-llm", recipe_name=RECIPE, overrides=slow)["id"]
     stack.until(lambda: running_stage(stack, asked) == "pretrain", 120, "pretrain runs")
-    stack.until(lambda: ("pretrain", "RUNNING") in in_mlflow(stack), 60, "MLflow knows of it")
+    stack.until(lambda: ("small", "RUNNING") in in_mlflow(stack), 120, "MLflow knows of it")
     stack.kill("worker")
     assert stack.run(asked)["state"]["type"] == "RUNNING"
     took = stack.until(lambda: stack.run(asked)["state"]["type"] == "CRASHED", DEAD_WITHIN_SECONDS, "it is Crashed")
     assert "No sign of life" in stack.run(asked)["state"]["message"], took
     stack.start_worker()
-    stack.until(lambda: ("pretrain", "KILLED") in in_mlflow(stack), 60, "MLflow has it as killed")
+    stack.until(lambda: ("small", "KILLED") in in_mlflow(stack), 90, "MLflow has it as killed")
     assert not {name for name, status in in_mlflow(stack) if status == "RUNNING"}
     assert not stack.ask("/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
     again = stack.ended(stack.trigger("train-llm", recipe_name=RECIPE, overrides=quick)["id"])
