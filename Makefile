@@ -23,13 +23,16 @@ setup: .venv/installed  ## Look at the machine, make .venv, install what constra
 	@touch $@
 
 test: setup  ## Run the tests (<= 15 minutes on 2 cores; a served model is left alone)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not containers"
 
 test-slow: setup  ## Run the long proofs
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
 
 test-gpu: setup  ## Run what needs a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
+
+test-containers: setup  ## Build every stage image and run the stages in containers (needs a Docker engine)
+	$(BIN)/python -m pytest tests/containers --timeout 1800
 
 check: setup  ## Lint, format, strict types
 	$(BIN)/ruff check .
@@ -38,6 +41,9 @@ check: setup  ## Lint, format, strict types
 
 bench: setup  ## Measure: ratios side by side in one run
 	$(BIN)/python -m tests.bench
+
+images: setup  ## Build the stage images (STAGES="sft dpo" for some, BASE_IMAGE=... on another base)
+	@$(BIN)/python -m infra.images $(STAGES)
 
 up: setup  ## Start the local Prefect and MLflow UIs over what `make run` wrote
 	$(BIN)/python -m infra.local up
@@ -49,4 +55,4 @@ clean:  ## Remove caches, logs and the virtual environment; the store and the ru
 	rm -rf .venv .slipway/staging .slipway/cache .slipway/logs *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help run setup test test-slow test-gpu check bench up down clean
+.PHONY: help run setup test test-slow test-gpu test-containers check bench images up down clean

@@ -1,7 +1,8 @@
 """The inside half of the contract: read the request, run the stage, write the result last.
 
 Run a stage by hand on a folder that holds a request.json:  python -m containers.entrypoint FOLDER
-(`--tied` kills it when its standard input closes, which is how a runner's death reaches it where nothing else does.)
+(`--tied` kills it when its standard input closes, which is how a runner's death reaches it where nothing else does;
+`--log` sends what it prints to FOLDER/log.txt, which is how it is started in a container.)
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from pydantic import TypeAdapter
 from containers.code import Code, CodeMismatch
 from containers.contract import Artifact, Config, Frozen, Request, Result, Stage, StageError, Unhealthy, artifacts_in
 from containers.out import Out, write_last
+from containers.processes import redirect
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 128 + signal.SIGTERM
 LIBRARIES = (
@@ -193,4 +195,6 @@ def environment() -> dict[str, str]:
 if __name__ == "__main__":
     if "--tied" in sys.argv:
         tie_to_standard_input()
+    if "--log" in sys.argv:
+        redirect(Path(sys.argv[1]) / "log.txt")
     sys.exit(main(Path(sys.argv[1])))

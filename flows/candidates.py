@@ -23,7 +23,7 @@ from flows.mistakes import explain
 from flows.recipe import apply, recipe_names
 from infra.embedded import prefect_environment
 from infra.launch import Launch, launching
-from infra.runners.process import ProcessRunner
+from infra.runners.choice import runner_of
 from infra.runs import RunRecord, find_run, read_record
 from infra.settings import Settings
 from infra.store import Store
@@ -48,7 +48,7 @@ def export_candidates(run: str, model: str, overrides: Sequence[str], out: Path,
     os.environ.update(prefect_environment(settings))
     from tasks.candidates import candidates
 
-    launch = Launch(settings, store, ProcessRunner(settings, ("candidates",)), (Board(console),))
+    launch = Launch(settings, store, runner_of(settings, ("candidates",)), (Board(console),))
     with launching(launch):
         made = candidates(speaker, prompts, config)
     rows = rows_in(made)

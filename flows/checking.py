@@ -15,7 +15,7 @@ from flows.board import Board
 from flows.recipe import load_recipe
 from infra.embedded import prefect_environment
 from infra.launch import Launch, StageRecord, launching
-from infra.runners.process import ProcessRunner
+from infra.runners.choice import runner_of
 from infra.settings import Settings
 from infra.store import Store
 
@@ -35,7 +35,7 @@ def check_recipe(name: str, overrides: Sequence[str]) -> None:
     from flows.chapters import foreseen_mask
 
     board = Board(console)
-    launch = Launch(settings, Store(settings.store), ProcessRunner(settings, STAGES), (board,))
+    launch = Launch(settings, Store(settings.store), runner_of(settings, STAGES), (board,))
     with launching(launch):
         try:
             with board:

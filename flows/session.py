@@ -20,7 +20,8 @@ from infra.embedded import EmbeddedAPI, prefect_environment
 from infra.forecast import forecasts, refuse_what_cannot_fit
 from infra.local import prefect_url
 from infra.planning import Plan, planning
-from infra.runners.process import ProcessRunner
+from infra.runners import Runner
+from infra.runners.choice import runner_of
 from infra.runs import find_run
 from infra.settings import Settings
 
@@ -35,7 +36,7 @@ def run_recipe(name: str, overrides: Sequence[str]) -> int:
         flow = flow_of(recipe)
         plan = walk(settings, flow, name, overrides)
         refuse_what_cannot_fit(settings, plan.stages, forecasts(plan.stages))
-        runner = ProcessRunner(settings, words_of(plan))
+        runner = runner_of(settings, words_of(plan))
         if words_of(plan):
             runner.warm()
         board = Board(console, tuple(stage.title for stage in plan.stages))
@@ -48,7 +49,7 @@ def run_recipe(name: str, overrides: Sequence[str]) -> int:
 
 
 def drive(
-    settings: Settings, flow: Any, arguments: tuple[str, Sequence[str]], board: Board, runner: ProcessRunner
+    settings: Settings, flow: Any, arguments: tuple[str, Sequence[str]], board: Board, runner: Runner
 ) -> Endpoint:
     """Call the flow inside Prefect, shown on the board; what Prefect itself says goes to a log."""
     from infra.orchestration import Preparation, prepared

@@ -31,7 +31,7 @@ from infra.planning import current_plan
 from infra.reconcile import bury_the_dead
 from infra.relay import start_relay
 from infra.runners import Runner
-from infra.runners.process import ProcessRunner
+from infra.runners.choice import runner_of
 from infra.runs import Recorder, Run, RunRecord, RunView, commit_of, driving, new_run_name, status_of
 from infra.sampling import sampling
 from infra.settings import ROOT, Settings
@@ -132,7 +132,7 @@ def run_of(recipe: Config, name: str = "") -> Iterator[None]:
     start_relay(settings, run.folder)
     ready = prepared.get() or Preparation()
     listeners: tuple[Listener, ...] = (Recorder(run), FlowLog(), *ready.watchers)
-    launch = Launch(settings, Store(settings.store), ready.runner or ProcessRunner(settings), listeners)
+    launch = Launch(settings, Store(settings.store), ready.runner or runner_of(settings), listeners)
     try:
         with sampling(run), driving(run), launching(launch):
             yield

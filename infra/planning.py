@@ -17,7 +17,7 @@ from containers.code import Code
 from containers.contract import Adapter, Artifact, Frozen, Stage, artifacts_in
 from infra.fingerprint import components, differences, fingerprint_of
 from infra.launch import Launch, StageRecord
-from infra.runners.process import ProcessRunner
+from infra.runners.choice import runner_of
 from infra.settings import Settings
 from infra.store import Published, Store
 
@@ -82,7 +82,7 @@ _current: ContextVar[Plan | None] = ContextVar("plan", default=None)
 @contextmanager
 def planning(settings: Settings, name: str) -> Iterator[Plan]:
     """Make every stage called inside the block foreseen instead of run; `name` is the recipe's."""
-    plan = Plan(Launch(settings, Store(settings.store), ProcessRunner(settings)), Path(name).name.removesuffix(".yaml"))
+    plan = Plan(Launch(settings, Store(settings.store), runner_of(settings)), Path(name).name.removesuffix(".yaml"))
     token = _current.set(plan)
     try:
         yield plan

@@ -23,7 +23,14 @@ log = logging.getLogger("slipway")
 
 
 def bury_the_dead(settings: Settings) -> list[str]:
-    """Mark every dead run that is on record as running; return their names. Prefect being away does no harm."""
+    """Mark every dead run that is on record as running; return their names. Prefect being away does no harm.
+
+    Their containers are ended first.
+    """
+    if settings.runner == "docker":
+        from infra.runners.docker import DockerRunner
+
+        DockerRunner(settings).warm()
     dead = []
     for folder in run_folders(settings.runs, "run.json"):
         file = folder / "run.json"

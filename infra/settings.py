@@ -1,5 +1,6 @@
 """Where Slipway lives on this machine: read from the environment once, by entry points, and passed down."""
 
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,11 +18,25 @@ class Settings(BaseSettings):
 
     home: Path = ROOT / ".slipway"
     """Everything that Slipway writes: store, runs, logs and the databases of Prefect and MLflow."""
-    runner: Literal["process"] = "process"
-    """Where stages run."""
+    runner: Literal["process", "docker"] = "process"
+    """Where stages run: as processes of this machine, or each in a container of its own image (`make images`)."""
+    image_tag: str = "local"
+    """Tag of the stage images: slipway/<stage>:<tag>."""
+    container_memory_gib: float | None = Field(None, gt=0)
+    """Memory that a stage's container may use (no swap); absent: nine tenths of the machine's."""
+    container_pids: int = Field(4096, gt=0)
+    """Processes and threads that a stage's container may hold at once."""
+    container_shm_gib: float = Field(1.0, gt=0)
+    """Shared memory (/dev/shm) of a stage's container; it counts as memory."""
+    docker_network: str = "bridge"
+    """Docker network of the stages that fetch; every other stage has none."""
+    docker_timeout_seconds: int = Field(60, gt=0)
+    """How long the Docker engine may take to answer a request."""
     stages_at_once: int | None = Field(None, gt=0)
     """Independent stages that may run side by side; when absent one for every four cores, and one alone where there
     is a GPU."""
+    gpu_locks: Path = Path(tempfile.gettempdir()) / "slipway-gpus"
+    """One lock per GPU, so that each has one job at a time; every home and user of this machine shares the folder."""
     prefect_port: int = 4200
     """Port of the Prefect UI that `make up` starts."""
     prefect_api_url: str | None = None

@@ -5,16 +5,19 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from containers.code import Code
 from containers.contract import Config, Frozen, Request, Result, Stage
 from infra.events import Tail
-from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, memory_kills, tail_of
+from infra.failures import BadInput, Cancelled, FolderBusy, StageFailed, failure_of, tail_of
 from infra.fingerprint import components, fingerprint_of
+from infra.gpus import leased
 from infra.launch import Launch, StageRecord, StageRun, Status, current_launch
 from infra.planning import current_plan, recorded, reused
-from infra.runners import Attempt
+from infra.runners import GPU, Attempt
 from infra.runners.environment import environment_of
 from infra.staging import InputGuard, linked, locked, prepare, remove
 from infra.store import Published, StoreError
@@ -99,6 +102,10 @@ class Telling:
         """Tell what the stage said."""
         self._tell("stage_event", event)
 
+    def say(self, text: str) -> None:
+        """Tell a line of the host's own."""
+        self.event({"time": round(time.time(), 3), "event": "log", "level": "info", "text": text})
+
     def end(self, status: Status, outcome: Result | BaseException) -> None:
         """Note what became of the run, then tell of it."""
         result = outcome if isinstance(outcome, Result) else None
@@ -133,6 +140,7 @@ def make(stage: Stage[Any, Any, Any], request: Request, inputs: Frozen, telling:
         made_meanwhile = store.find(request.stage, request.fingerprint)
         if made_meanwhile:
             return made_meanwhile
+        telling.launch.runner.reap(folder)
         guard = InputGuard(inputs)
         published = recovered(request, telling)
         if not published:
@@ -164,20 +172,35 @@ def recovered(request: Request, telling: Telling) -> Published | None:
 
 def attempt(stage: Stage[Any, Any, Any], telling: Telling) -> None:
     """Run one attempt to its end; returns only if it left a result of its own."""
-    folder, killed_before = telling.run.folder, memory_kills()
+    folder = telling.run.folder
     environment = environment_of(stage, folder, telling.launch.settings)
-    running = telling.launch.runner.start(folder, stage, environment)
-    try:
-        code = follow(running, stage, telling)
-    except BaseException:
-        running.stop()
-        raise
+    with on_a_gpu(telling) as gpu:
+        running = telling.launch.runner.start(folder, stage, environment | ({GPU: gpu} if gpu else {}))
+        try:
+            code = follow(running, stage, telling)
+        except BaseException:
+            running.stop()
+            raise
     file = folder / "result.json"
     if code != 0 or not file.is_file():
-        raise failure_of(telling.run.title, code, folder, memory_kills=memory_kills() - killed_before)
+        raise failure_of(telling.run.title, code, folder, memory_kills=running.memory_kills)
     result = Result.model_validate_json(file.read_text(encoding="utf-8"))
     if (result.stage, result.fingerprint) != (telling.run.name, telling.run.fingerprint):
         raise StageFailed(f"{file} is the result of {result.stage} {result.fingerprint}, not of {telling.run.address}")
+
+
+@contextmanager
+def on_a_gpu(telling: Telling) -> Iterator[str]:
+    """Hold a GPU while a stage that takes one runs; yield its UUID, empty for none. Raises BadInput."""
+    device = telling.request.config.get("device", "cpu")
+    if device not in ("auto", "cuda"):
+        yield ""
+        return
+    gpus = telling.launch.runner.gpus()
+    if device == "cuda" and not gpus.names:
+        raise BadInput(f"{telling.run.title} asks for device: cuda, and there is no GPU here: say `auto` or `cpu`")
+    with leased(gpus, telling.run.title, telling.say, telling.launch.cancelled) as gpu:
+        yield gpu
 
 
 def follow(running: Attempt, stage: Stage[Any, Any, Any], telling: Telling) -> int:

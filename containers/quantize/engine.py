@@ -23,6 +23,8 @@ from containers.contract import StageError
 from containers.quantize.measuring import Passage, Reading
 
 SLOTS = 4
+SOCKETS = "/tmp"
+"""Not TMPDIR: a socket's path has at most 107 bytes, and a stage folder may lie deep."""
 
 
 class Engine:
@@ -30,7 +32,7 @@ class Engine:
 
     def __init__(self, file: Path, context: int, threads: int) -> None:
         """Load the gguf `file` with room for `context` tokens in each of 4 slots; raises StageError."""
-        self._folder = tempfile.TemporaryDirectory(prefix="engine-")
+        self._folder = tempfile.TemporaryDirectory(prefix="engine-", dir=SOCKETS)
         self._socket = f"{self._folder.name}/llama.sock"
         settings = xllamacpp.CommonParams()
         settings.model.path = str(file)

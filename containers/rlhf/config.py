@@ -46,10 +46,8 @@ class PPOConfig(AlignmentConfig):
     """Largest change of a token's probability ratio that is still paid for in one batch."""
     value_clip_range: float = Field(0.2, gt=0)
     """Largest change of a token's value in one batch that lowers the loss."""
-    value_coefficient: float = Field(0.1, gt=0)
-    """Weight of the value loss: the value head shares the policy's trunk."""
     value_learning_rate: float | None = Field(None, gt=0)
-    """Peak step size of the value head, which starts from zero; the policy's own when absent."""
+    """Peak step size of the value head, which starts from zero; one over the model's width when absent."""
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount per token."""
     gae_lambda: float = Field(0.95, ge=0, le=1)

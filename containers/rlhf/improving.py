@@ -49,8 +49,9 @@ class Improver:
         groups = groups_of(model, config.weight_decay, turning=config.optimizer == "muon")
         head = {"params": list(actor.head.parameters()), "weight_decay": 0.0}
         self.optimizer = Muon([*groups, head], config.learning_rate, BETAS)
-        self.rates = [*[config.learning_rate] * len(groups), config.value_learning_rate or config.learning_rate]
-        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        value_rate = config.value_learning_rate or 1 / actor.head.in_features
+        self.rates = [*[config.learning_rate] * len(groups), value_rate]
+        self.trained = [p for group in groups for p in group["params"]]
         on_gpu = actor.policy.device.type
         self.scaler = torch.amp.GradScaler(on_gpu, enabled=actor.policy.precision == "fp16")
         self.steps_per_update = config.epochs * config.batch_size // config.minibatch_size
@@ -86,6 +87,7 @@ class Improver:
             totals = {name: totals.get(name, 0.0) + float(value) / tokens for name, value in figures.items()}
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(self.actor.head.parameters(), self.config.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -108,7 +110,7 @@ class Improver:
                 "clipped_share": (ratio != clipped).sum(),
                 "step_kl": (ratio - 1 - change).sum(),  # never negative, unbiased (Schulman 2020)
             }
-        return policy + config.value_coefficient * value, figures
+        return policy + value, figures
 
     def set_rates(self, step: int) -> None:
         """Set every group's step size for the optimizer step that comes (a batch that is left early skips some)."""

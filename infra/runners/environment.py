@@ -34,18 +34,24 @@ QUIET = {
 
 def server_environment(settings: Settings, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment in which the fork server imports: a stage's, less what belongs to one stage."""
-    cache = settings.home.absolute() / "cache"
     return {
         **{name: outer[name] for name in MACHINE if name in outer},
         **QUIET,
+        **caches(settings.home.absolute() / "cache"),
         "PYTHONPATH": str(ROOT),
-        "HF_HOME": str(cache / "huggingface"),
         "HF_HUB_OFFLINE": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-        "TRITON_CACHE_DIR": str(cache / "triton"),
-        "XDG_CACHE_HOME": str(cache),
-        "MPLCONFIGDIR": str(cache / "matplotlib"),
         "MPLBACKEND": "Agg",
+    }
+
+
+def caches(folder: Path) -> dict[str, str]:
+    """Return where libraries keep what they download and compile, all below `folder`."""
+    return {
+        "HF_HOME": str(folder / "huggingface"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+        "XDG_CACHE_HOME": str(folder),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
     }
 
 

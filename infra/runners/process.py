@@ -18,7 +18,9 @@ from typing import IO, Any
 
 from containers.contract import Stage
 from containers.entrypoint import stage_named
-from infra.runners import Attempt
+from infra.failures import memory_kills
+from infra.gpus import GPUs, listed
+from infra.runners import GPU, Attempt
 from infra.runners.environment import server_environment
 from infra.settings import ROOT, Settings
 
@@ -55,9 +57,18 @@ class ProcessRunner:
                 )  # fmt: skip
             self._control = ours
 
+    def reap(self, folder: Path) -> None:
+        """Do nothing: a stage process dies with its driver."""
+
+    def gpus(self) -> GPUs:
+        """Return the GPUs that the driver names; a process and its lock die together."""
+        return GPUs(listed(), self.settings.gpu_locks, dict)
+
     def start(self, folder: Path, stage: Stage[Any, Any, Any], environment: Mapping[str, str]) -> Attempt:
         """Start the stage asked for in `folder`; raises OSError where the machine cannot."""
         self.warm()
+        if GPU in environment:
+            environment = {**environment, "CUDA_VISIBLE_DEVICES": environment[GPU]}
         attempt: Attempt
         if self._control:
             attempt = ForkedAttempt(self._order(folder, stage, environment))
@@ -96,11 +107,25 @@ def preloads(words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(module for word in words for module in stage_named(word).preload))
 
 
-class ForkedAttempt:
+class Killings:
+    """Counts what the kernel kills for memory on this machine from now on."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._before = memory_kills()
+
+    @property
+    def memory_kills(self) -> int:
+        """How many processes of this machine the kernel has killed for memory since."""
+        return memory_kills() - self._before
+
+
+class ForkedAttempt(Killings):
     """A stage that the fork server started; the socket tells its process id, then its exit code."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Wait for the process id; raises OSError when the server does not answer."""
+        super().__init__()
         self._connection = connection
         self._said = b""
         self._code: int | None = None
@@ -149,11 +174,12 @@ class ForkedAttempt:
                 self._connection.send(wish)
 
 
-class PlainAttempt:
+class PlainAttempt(Killings):
     """A stage in a fresh interpreter; it kills its own group when this process, at the other end of its stdin, dies."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         """Start it."""
+        super().__init__()
         with (folder / "log.txt").open("ab") as log:
             self._process = start_plainly(folder, environment, log)
         self.pid = self._process.pid

@@ -26,10 +26,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 STOCK = "trl==1.12.0"
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 2
-TIMED = {"updates": 7, "answers": 8, "minibatches": 1, "tokens": 64, "rate": 1e-5, "precision": "bf16", "stop": False,
-         "value_rate": None}  # fmt: skip
-LEARNT = {"updates": 40, "answers": 32, "minibatches": 2, "tokens": 32, "rate": 1e-3, "precision": "fp32", "stop": True,
-          "value_rate": 1 / 64}  # fmt: skip
+TIMED = {"updates": 7, "answers": 8, "minibatches": 1, "tokens": 64, "rate": 1e-5, "precision": "bf16", "stop": False}
+LEARNT = {"updates": 40, "answers": 32, "minibatches": 2, "tokens": 32, "rate": 1e-3, "precision": "fp32", "stop": True}
 WARM = 2
 QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -129,7 +127,6 @@ def ours(work: Path, name: str, task: dict[str, Any], inputs: Any) -> list[dict[
         "algorithm": "ppo", "updates": task["updates"], "batch_size": size, "epochs": 4, "threads": THREADS,
         "minibatch_size": size // task["minibatches"], "micro_batch_size": size // task["minibatches"],
         "max_new_tokens": task["tokens"], "learning_rate": task["rate"], "precision": task["precision"],
-        "value_learning_rate": task["value_rate"],
         "held_out_every": 10**6, "held_out_prompts": 1, "checkpoint_every": 10**6, "max_epoch_kl": None,
         "health": dict.fromkeys(("truncated", "kl", "length", "entropy", "zero_spread")), "device": "cpu",
     })  # fmt: skip

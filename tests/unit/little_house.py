@@ -217,6 +217,7 @@ from pathlib import Path
 from containers.contract import Dataset
 from containers.probe.contract import STAGE, ProbeConfig, ProbeInputs
 from infra.launch import Launch, launching
+from infra.runners.choice import runner_of
 from infra.runners.process import ProcessRunner
 from infra.settings import Settings
 from infra.stage_runner import run_stage
@@ -283,11 +284,14 @@ if "file_bytes" in options:
 notes, said, reaper = Notes(), [], Reaper(options.get("die_at", 0))
 settings = Settings(home=home)
 text = Dataset.of(Path(options["text"]), role="corpus", rows={}) if "text" in options else None
-runner = ProcessRunner(settings, ("probe",), forks=not options.get("plain"))
+plain = options.get("plain")
+runner = ProcessRunner(settings, ("probe",), forks=False) if plain else runner_of(settings, ("probe",))
 with launching(Launch(settings, Store(settings.store), runner, (notes,))) as launch:
     if options.get("warm"):
         runner.warm()
         wait_for_successor(runner)
+    if options.get("sweep"):
+        runner.warm()
     for each in config:
         notes.heard.clear()
         try:
