@@ -106,6 +106,7 @@ def test_a_question_is_answered(client: OpenAI, question: str) -> None:
     assert reply.usage.prompt_tokens == len(rendered(question))
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.system_fingerprint == small_bundle().version
+    assert reply._request_id == reply.id
 
 
 def test_a_stream_gives_the_same_text_in_pieces_and_what_it_cost(client: OpenAI) -> None:
