@@ -48,6 +48,9 @@ images: setup  ## Build the stage images (STAGES="sft dpo" for some, BASE_IMAGE=
 up: setup  ## Start the local Prefect and MLflow UIs over what `make run` wrote
 	$(BIN)/python -m infra.local up
 
+worker: setup  ## Register the deployments with the local Prefect and run what is triggered or scheduled there
+	$(BIN)/python -m infra.worker
+
 down:  ## Stop them
 	$(BIN)/python -m infra.local down
 
@@ -55,4 +58,4 @@ clean:  ## Remove caches, logs and the virtual environment; the store and the ru
 	rm -rf .venv .slipway/staging .slipway/cache .slipway/logs *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help run setup test test-slow test-gpu test-containers check bench images up down clean
+.PHONY: help run setup test test-slow test-gpu test-containers check bench images up worker down clean

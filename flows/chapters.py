@@ -4,7 +4,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from containers.certify.contract import CertifyConfig, CertifyOutputs
-from containers.contract import Adapter, Dataset, Model, Scores, Speaker, StageError
+from containers.contract import Adapter, Bundle, Dataset, Model, Scores, Speaker, StageError
 from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
 from flows.recipe import DataRecipe, Recipe
@@ -26,6 +26,15 @@ class Materials(NamedTuple):
     lessons: Dataset
     judgements: Dataset | None
     problems: Dataset | None
+
+
+class Candidate(NamedTuple):
+    """What a flow made that may be served: the bundle, the model in it, every model's scores, and on what."""
+
+    bundle: Bundle
+    model: Model
+    scores: tuple[Scores, ...]
+    materials: Materials
 
 
 def prepare(recipe: DataRecipe) -> Materials:

@@ -7,8 +7,9 @@ from prefect import flow
 
 from containers.contract import Endpoint
 from flows.alignment import align
-from flows.chapters import evaluate_each, prepare, whole
-from flows.recipe import load_recipe
+from flows.chapters import Candidate, evaluate_each, prepare, whole
+from flows.form import Overrides, TrainingRecipe
+from flows.recipe import Recipe, load_recipe
 from infra.orchestration import run_of, short_name
 from tasks.package import package
 from tasks.pretrain import pretrain
@@ -20,26 +21,32 @@ from tasks.tokenizer import tokenizer
 
 
 @flow(name="train-llm", flow_run_name=short_name)
-def train_llm(recipe_name: str = "tiny", overrides: tuple[str, ...] = ()) -> Endpoint:
+def train_llm(recipe_name: TrainingRecipe = "tiny", overrides: Overrides = ()) -> Endpoint:
     """Train a language model from raw text, teach it to answer, and serve it.
 
     Args:
-        recipe_name: A built-in recipe, or the path of one.
-        overrides: Changes to single numbers, each `key.path=value`.
+        recipe_name: A built-in recipe, or the path of a recipe file as the worker sees it.
+        overrides: Changes to single numbers of the recipe, each `key.path=value`, for example sft.learning_rate=1e-4.
 
     """
     recipe = load_recipe(recipe_name, overrides)
     with run_of(recipe):
-        materials = prepare(recipe.data)
-        corpus, lessons, _, _ = materials
+        made = train(recipe)
+        endpoint = serve(made.bundle, recipe.serve)
+        return report(endpoint, made.scores)
 
-        vocabulary = tokenizer(corpus, recipe.tokenizer)
-        base = pretrain(corpus, vocabulary, recipe.pretrain)
-        chat = whole(base, sft(base, lessons, recipe.sft), recipe.merge)
-        aligned = align(chat, materials, recipe)
 
-        scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
-        compact = quantize(aligned.last, corpus, recipe.quantize)
-        bundle = package(compact, scores, recipe.package)
-        endpoint = serve(bundle, recipe.serve)
-        return report(endpoint, scores)
+def train(recipe: Recipe) -> Candidate:
+    """Return a packaged model and what it scored, from the recipe's text to its alignment."""
+    materials = prepare(recipe.data)
+    corpus, lessons, _, _ = materials
+
+    vocabulary = tokenizer(corpus, recipe.tokenizer)
+    base = pretrain(corpus, vocabulary, recipe.pretrain)
+    chat = whole(base, sft(base, lessons, recipe.sft), recipe.merge)
+    aligned = align(chat, materials, recipe)
+
+    scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
+    compact = quantize(aligned.last, corpus, recipe.quantize)
+    bundle = package(compact, scores, recipe.package)
+    return Candidate(bundle, aligned.last, scores, materials)

@@ -20,6 +20,8 @@ from pathlib import Path
 from infra.settings import ROOT, Settings
 
 STARTUP_SECONDS = 120
+HEARTBEAT_SECONDS = 30
+"""How often a flow run says that it lives; after three that are missing it counts as dead."""
 
 
 class ServerError(Exception):
@@ -27,7 +29,10 @@ class ServerError(Exception):
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables that must be set before Prefect is imported: its home, JSON results, no telemetry."""
+    """Return the variables that must be set before Prefect is imported: its home, JSON results, no telemetry.
+
+    Six tries, each pause twice the one before, wait out two minutes without a server.
+    """
     return {
         "PREFECT_HOME": str(settings.prefect_home),
         "PREFECT_PROFILES_PATH": str(settings.prefect_home / "profiles.toml"),
@@ -37,6 +42,8 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(settings.prefect_home / "results"),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_CLIENT_MAX_RETRIES": "6",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "DO_NOT_TRACK": "1",
     }
 

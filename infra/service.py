@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from containers.out import write_last
 from containers.serve.contract import ServeConfig
 from infra.doctor import holder_of, is_free
 from infra.keys import keys_file, local_key
+from infra.serve_elsewhere import fetch, want, wanted
 from infra.settings import Settings
 
 STARTUP_SECONDS = 180
@@ -66,8 +65,11 @@ class Service(Frozen):
 def start_service(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
     """Serve `bundle` and return once it answers; what is served already, and well, is left alone.
 
-    Raises StageError when the port is another program's, or when the service does not come up.
+    Where another machine or container serves (`settings.serve_url`), it is told to. Raises StageError when the port is
+    another program's, or when the service does not come up.
     """
+    if settings.serve_url:
+        return want(bundle, config, settings)
     with locked(settings):
         current = service_status(settings)
         if current and (current.bundle.digest, current.config) == (bundle.digest, config):
@@ -99,6 +101,15 @@ def stop_service(settings: Settings) -> bool:
             end(current)
         record_of(settings).unlink(missing_ok=True)
         return current is not None
+
+
+def wanted_bundle(settings: Settings) -> Bundle | None:
+    """Return the bundle that is to be served, whether or not it answers now; None where nothing was served yet."""
+    if settings.serve_url:
+        wish = wanted(settings)
+        return wish.bundle if wish else None
+    record = record_of(settings)
+    return Service.model_validate_json(record.read_text(encoding="utf-8")).bundle if record.is_file() else None
 
 
 def service_status(settings: Settings) -> Service | None:
@@ -189,16 +200,6 @@ def written(log: Path, began: int) -> str:
     with log.open("rb") as stream:
         stream.seek(began)
         return stream.read().decode(errors="replace")
-
-
-def fetch(url: str) -> bytes | None:
-    """Return the body of a GET that answers 200, else None."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            body: bytes = response.read()
-            return body if response.status == 200 else None
-    except (urllib.error.URLError, OSError):
-        return None
 
 
 def record_of(settings: Settings) -> Path:

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """Addresses, roots and secrets. Every field reads `SLIPWAY_<NAME>`; nothing below entry points reads it."""
 
-    model_config = SettingsConfigDict(env_prefix="SLIPWAY_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SLIPWAY_", env_ignore_empty=True, frozen=True, use_attribute_docstrings=True
+    )
 
     home: Path = ROOT / ".slipway"
     """Everything that Slipway writes: store, runs, logs and the databases of Prefect and MLflow."""
@@ -41,6 +43,8 @@ class Settings(BaseSettings):
     """Port of the Prefect UI that `make up` starts."""
     prefect_api_url: str | None = None
     """API of a Prefect server elsewhere; absent: the local server when it is up, else an embedded one."""
+    serve_url: str | None = None
+    """Where another container serves this home's model (infra.serving_host); absent: a process of this machine does."""
     mlflow_port: int = 5000
     """Port of the MLflow UI that `make up` starts."""
     mlflow_uri: str | None = None

@@ -4,11 +4,13 @@ A share (right, refused, courteous) is compared question by question: McNemar's 
 (McNemar 1947). Any other measure is worse, or better, when it leaves the 95% interval of the model before.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from containers.contract import Scores
 from infra.report.shape import ChangeLine, ScoreLine
 
 BASELINE = "chat"
@@ -32,6 +34,21 @@ def changes_of(scores: Sequence[ScoreLine], answers: Mapping[str, Path]) -> Iter
         for score in scores:
             if score.model == model and score.measure in before:
                 yield change(before[score.measure], score, marks, now)
+
+
+def between(before: Scores, after: Scores) -> Iterator[ChangeLine]:
+    """Yield a line per measure that two models share, asked the same questions."""
+    first = {line.measure: line for line in lines_in(before)}
+    marks, now = (marks_in(scores.path / "items.parquet") for scores in (before, after))
+    for line in lines_in(after):
+        if line.measure in first:
+            yield change(first[line.measure], line, marks, now)
+
+
+def lines_in(scores: Scores) -> list[ScoreLine]:
+    """Return a model's measures."""
+    found = json.loads((scores.path / "scores.json").read_text(encoding="utf-8"))
+    return [ScoreLine(model=scores.model, **line) for line in found["measures"]]
 
 
 def change(before: ScoreLine, after: ScoreLine, marks: Marks, now: Marks) -> ChangeLine:
