@@ -23,6 +23,7 @@ from infra.planning import Plan, planning
 from infra.runners import Runner
 from infra.runners.choice import runner_of
 from infra.runs import find_run
+from infra.service import refuse_taken_port
 from infra.settings import Settings
 
 
@@ -36,6 +37,7 @@ def run_recipe(name: str, overrides: Sequence[str]) -> int:
         flow = flow_of(recipe)
         plan = walk(settings, flow, name, overrides)
         refuse_what_cannot_fit(settings, plan.stages, forecasts(plan.stages))
+        refuse_taken_port(recipe.serve, settings)
         runner = runner_of(settings, words_of(plan))
         if words_of(plan):
             runner.warm()

@@ -78,12 +78,19 @@ def start_service(bundle: Bundle, config: ServeConfig, settings: Settings) -> En
                 return endpoint
         if current:
             end(current)
-        if not is_free(config.port):
-            raise StageError(
-                f"port {config.port} is taken by {holder_of(config.port)}: stop it, or serve elsewhere with "
-                f"`serve.port={config.port + 1}`"
-            )
+        refuse_taken_port(config, settings)
         return launch(bundle, config, settings)
+
+
+def refuse_taken_port(config: ServeConfig, settings: Settings) -> None:
+    """Raise StageError where the port is held, and not by the service of this home, which would make room."""
+    current = service_status(settings)
+    if is_free(config.port) or (current and current.config.port == config.port):
+        return
+    raise StageError(
+        f"port {config.port} is taken by {holder_of(config.port)}: stop it, or serve elsewhere with "
+        f"`serve.port={config.port + 1}`"
+    )
 
 
 def stop_service(settings: Settings) -> bool:

@@ -29,16 +29,15 @@ async def whole(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch
 
     await while_connected(request, collect(), watch)
     watch.done(200, reply.usage, len(reply.answers))
-    return JSONResponse(reply.whole())
+    return JSONResponse(reply.whole(), headers={"X-Request-Id": reply.id})
 
 
 async def streamed(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
     """Return the answers as server-sent events; what goes wrong before the first text is still a plain error."""
     first = await while_connected(request, anext(pieces), watch)
     watch.text()
-    return StreamingResponse(
-        framed(first, pieces, reply, watch), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-    )
+    headers = {"Cache-Control": "no-cache", "X-Request-Id": reply.id}
+    return StreamingResponse(framed(first, pieces, reply, watch), media_type="text/event-stream", headers=headers)
 
 
 async def framed(first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -> AsyncIterator[bytes]:

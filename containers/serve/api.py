@@ -9,15 +9,17 @@ from types import FrameType
 from typing import TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from containers.serve.answers import streamed, whole
+from containers.serve.answers import of_engine, streamed, whole
 from containers.serve.desk import Asked, Desk, Place
+from containers.serve.engine import EngineError
 from containers.serve.errors import APIError, answer_errors, of_validation
+from containers.serve.metrics import REQUESTS
 from containers.serve.openapi import REFUSALS, describe, takes
 from containers.serve.opinions import Feedback, Preference
 from containers.serve.requests import Body, ChatRequest, CompletionRequest
@@ -43,10 +45,9 @@ def create_app(folder: Path, place: Callable[[], Place]) -> FastAPI:
     app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None)
     answer_errors(app)
     describe(app, [ChatRequest, CompletionRequest, Feedback, Preference])
-    app.add_api_route("/livez", alive)
-    app.add_api_route("/readyz", ready)
+    for path, endpoint in (("/livez", alive), ("/readyz", ready), ("/metrics", metrics)):
+        app.add_api_route(path, endpoint, response_class=PlainTextResponse)
     app.add_api_route("/version", version)
-    app.add_api_route("/metrics", metrics)
     app.include_router(keyed_routes())
     app.mount("/", StaticFiles(directory=PAGES, html=True))
     return app
@@ -102,12 +103,24 @@ async def admitted(request: Request) -> None:
 
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation."""
+    check_room(request)
     return await answer(request, await body_of(request, ChatRequest))
 
 
 async def completions(request: Request) -> Response:
     """Continue a text."""
+    check_room(request)
     return await answer(request, await body_of(request, CompletionRequest))
+
+
+def check_room(request: Request) -> None:
+    """Refuse at once what would be refused in the end: under overload most requests are, and must cost little."""
+    desk: Desk = request.app.state.desk
+    try:
+        desk.engine.check_room(1)
+    except EngineError as error:
+        REQUESTS.labels(request.url.path.removeprefix("/v1/").replace("/", "."), error.code).inc()
+        raise of_engine(error) from error
 
 
 async def answer(request: Request, asked: Asked) -> Response:
@@ -148,15 +161,15 @@ async def kept(request: Request, kind: str, opinion: Feedback | Preference) -> J
     return JSONResponse({"id": identity, "object": kind, "new": new}, 201 if new else 200)
 
 
-async def alive() -> JSONResponse:
+async def alive() -> PlainTextResponse:
     """Say that the process runs."""
-    return JSONResponse({"status": "alive"})
+    return PlainTextResponse("alive\n")
 
 
-async def ready(request: Request) -> JSONResponse:
+async def ready(request: Request) -> PlainTextResponse:
     """Say whether new requests are taken: 503 while the service drains."""
     stopping = request.app.state.desk.engine.stopping
-    return JSONResponse({"status": "stopping" if stopping else "ready"}, 503 if stopping else 200)
+    return PlainTextResponse("stopping\n" if stopping else "ready\n", 503 if stopping else 200)
 
 
 async def version(request: Request) -> JSONResponse:
@@ -165,9 +178,9 @@ async def version(request: Request) -> JSONResponse:
     return JSONResponse({"model": manifest.name, "version": manifest.version})
 
 
-async def metrics() -> Response:
+async def metrics() -> PlainTextResponse:
     """Return Prometheus metrics."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def nowhere(request: Request) -> None:

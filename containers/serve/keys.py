@@ -17,6 +17,7 @@ from containers.serve.errors import APIError
 ANYONE = "anyone"
 """The owner of every request where no key is asked for."""
 PREFIX = "sk-slipway-"
+Stamp = tuple[int, int, int] | None
 
 
 class Keyring:
@@ -25,7 +26,7 @@ class Keyring:
     def __init__(self, file: Path | None) -> None:
         """Read the keys; raises StageError when the file is not what it should be."""
         self._file = file
-        self._stamp = 0
+        self._stamp: Stamp = None
         self._owners: dict[str, str] = {}
         if file is None:
             key = PREFIX + secrets.token_urlsafe(32)
@@ -62,12 +63,13 @@ def digest_of_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def stamp_of(file: Path) -> int:
-    """Return the time of a file's last change in nanoseconds, 0 when it is gone."""
+def stamp_of(file: Path) -> Stamp:
+    """Return what changes whenever a file is written or replaced, None when it is gone."""
     try:
-        return file.stat().st_mtime_ns
+        about = file.stat()
     except OSError:
-        return 0
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def refusal(message: str) -> APIError:

@@ -64,7 +64,10 @@ def cache_of(settings: Settings) -> Path:
 
 
 def given_to_stage(folder: Path, settings: Settings) -> None:
-    """Make the mount points, and give them (with all they hold) to the stage's user where the caller is root."""
+    """Make the mount points, and give them (with all they hold) to the stage's user where the caller is root.
+
+    Inputs that stages of root's own processes made (some libraries write 0600) are made readable, a person's files not.
+    """
     cache = cache_of(settings)
     cache.mkdir(parents=True, exist_ok=True)
     if os.getuid():
@@ -72,6 +75,16 @@ def given_to_stage(folder: Path, settings: Settings) -> None:
     os.chown(cache, *identity())
     for place in (folder, *folder.rglob("*")):
         os.chown(place, *identity(), follow_symlinks=False)
+    for link in (folder / "inputs").iterdir():
+        if (artifact := link.resolve()).is_relative_to(settings.home.resolve()):
+            make_readable(artifact)
+
+
+def make_readable(artifact: Path) -> None:
+    """Let everybody read an artifact and enter its folders."""
+    for place in (artifact, *artifact.rglob("*")):
+        if not place.is_symlink():
+            place.chmod(place.stat().st_mode | (0o555 if place.is_dir() else 0o444))
 
 
 def inside(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:

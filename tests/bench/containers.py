@@ -14,6 +14,7 @@ from pathlib import Path
 
 from infra.launch import Launch, launching
 from infra.runners import Runner
+from infra.runners.confinement import make_readable
 from infra.runners.docker import DockerRunner
 from infra.runners.process import ProcessRunner
 from infra.settings import Settings
@@ -36,6 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         todo = works(folder)
+        make_readable(folder)  # root writes weights as 0600, and a container's stage is somebody else
         stand.built(client, Settings(image_tag=tag), *(stage.word for stage, _, _ in todo))
         homes = {name: Settings(home=folder / name, image_tag=tag) for name in ("docker", "fresh", "forked")}
         runners: dict[str, Runner] = {

@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from infra.keys import local_key
+from infra.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +33,13 @@ class Line:
 
     def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
         return self.slipway("run", self.recipe, f"serve.port={self.port}", *overrides)
+
+    @property
+    def client(self) -> httpx.Client:
+        """Speaks to what is served, with this machine's own key."""
+        key = local_key(Settings(home=self.home))
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=60)
 
     def report(self) -> dict[str, Any]:
         shown = self.slipway("report", "--json")

@@ -27,6 +27,7 @@ from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
 from tests.small_bundle import CONTEXT, KNOWN, small_bundle
+from tests.unit.test_cli import slipway
 
 TRAIN, GREEK, COUNT = [q for q in KNOWN if q.startswith(("If a train", "Say", "Count"))]
 
@@ -106,6 +107,7 @@ def test_a_question_is_answered(client: OpenAI, question: str) -> None:
     assert reply.usage.prompt_tokens == len(rendered(question))
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.system_fingerprint == small_bundle().version
+    assert reply._request_id == reply.id
 
 
 def test_a_stream_gives_the_same_text_in_pieces_and_what_it_cost(client: OpenAI) -> None:
@@ -325,6 +327,14 @@ def test_a_taken_port_is_named_with_its_holder_and_the_way_out(tmp_path: Path) -
         port = other.getsockname()[1]
         with pytest.raises(StageError, match=rf"port {port} is taken by .*python.* `serve.port={port + 1}`"):
             start_service(small_bundle(), ServeConfig(port=port), Settings(home=tmp_path))
+
+
+def test_a_run_that_could_not_serve_in_the_end_does_not_begin(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = slipway(tmp_path, "run", "tiny", f"serve.port={port}")
+    assert done.returncode == 2 and f"port {port} is taken by" in done.stderr
+    assert not (tmp_path / "store").exists() or not list((tmp_path / "store").iterdir())
 
 
 def test_a_bundle_with_another_template_does_not_come_up(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import math
+import shutil
 import socket
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from containers.contract import Endpoint, Files, digest_of_file
 from containers.data.contract import DataConfig, DataInputs, SourceConfig
 from containers.formats import rows_of
 from containers.serve.contract import ServeConfig
+from flows.serving import announce
 from infra.keys import local_key, new_key, revoke_keys
 from infra.service import start_service, stop_service
 from infra.settings import Settings
@@ -144,6 +147,31 @@ def test_the_log_holds_neither_prompts_nor_keys(settings: Settings, client: Open
     log = (settings.logs / "serve.log").read_text()
     assert SECRET not in log
     assert client.api_key not in log
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_line_that_serve_prints_works_as_it_is(
+    endpoint: Endpoint, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(endpoint, ServeConfig(), settings)
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.strip().startswith("curl")]
+    reply = json.loads(subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout)
+    assert reply["choices"][0]["message"]["content"] == KNOWN["What is 2+2?"]
+    assert f"{endpoint.url}/#key={local_key(settings)}" in told
+
+
+def test_litellm_asks_it_as_any_openai_endpoint(
+    endpoint: Endpoint, client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    place = {"api_base": f"{endpoint.url}/v1", "api_key": client.api_key, "model": "openai/small"}
+    reply = litellm.completion(messages=asked(GREEK), **place)
+    assert reply.choices[0].message.content == KNOWN[GREEK]
+    chunks = litellm.completion(messages=asked(GREEK), stream=True, **place)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == KNOWN[GREEK]
 
 
 # Limits.

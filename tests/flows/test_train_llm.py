@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from infra.report.shape import ReportFacts
@@ -31,13 +30,12 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
 
 
 def test_the_served_model_answers(line: Line) -> None:
-    url = f"http://127.0.0.1:{line.port}"
-    model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+    model = line.client.get("/v1/models").json()["data"][0]["id"]
     question = {"model": model, "messages": [{"role": "user", "content": "What is 2+2?"}], "max_tokens": 4}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=question, timeout=60)
+    answer = line.client.post("/v1/chat/completions", json=question)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["role"] == "assistant"
-    assert "<html" in httpx.get(url).text
+    assert "<html" in line.client.get("/").text
 
 
 def test_what_it_prints_can_be_used(line: Line) -> None:
@@ -69,12 +67,12 @@ def test_the_page_stands_alone(line: Line) -> None:
 
 def test_an_unchanged_run_reuses_every_stage_and_leaves_the_served_model_alone(line: Line) -> None:
     before = (line.home / "runs" / "latest").resolve()
-    served = httpx.get(f"http://127.0.0.1:{line.port}/v1/models").json()
+    served = line.client.get("/v1/models").json()
     again = line.run()
     assert again.returncode == 0, again.stdout + again.stderr
     assert (line.home / "runs" / "latest").resolve() != before
     assert {stage["status"] for stage in line.report()["stages"]} == {"cached"}
-    assert httpx.get(f"http://127.0.0.1:{line.port}/v1/models").json() == served
+    assert line.client.get("/v1/models").json() == served
 
 
 def test_a_change_runs_what_depends_on_it_and_nothing_else(line: Line) -> None:

@@ -19,6 +19,7 @@ from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from containers.serve.contract import ServeConfig
 from infra.failures import BadInput
+from infra.keys import local_key
 from infra.launch import Launch, launching
 from infra.planning import planning
 from infra.runners.process import ProcessRunner
@@ -253,14 +254,17 @@ def test_what_is_asked_live_is_never_reused_and_what_is_recorded_is(
 # Our own endpoint
 
 
-def test_our_own_served_model_judges(tmp_path: Path, base: Model, prompts: Dataset) -> None:
+def test_our_own_served_model_judges(
+    tmp_path: Path, base: Model, prompts: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The model criticises itself and is its own endpoint: served, it says what it says here."""
     settings = Settings(home=tmp_path / "home")
     quantized = quantized_of(base, tmp_path / "gguf")
     bundle, _ = run_by_hand(tmp_path / "bundle", "package", PackageConfig(name="m"), PackageInputs(quantized=quantized))
     endpoint = start_service(bundle.bundle, ServeConfig(port=free_port(), threads=1), settings)
     try:
-        config = config_of(judge=judged_at(f"{endpoint.url}/v1"), keep="different")
+        monkeypatch.setenv("JUDGE_API_KEY", local_key(settings))
+        config = config_of(judge=judged_at(f"{endpoint.url}/v1", key_env="JUDGE_API_KEY"), keep="different")
         made = run_here(tmp_path / "served", config, base, prompts).preferences
     finally:
         stop_service(settings)

@@ -1,0 +1,123 @@
+"""Shutdown under load, on a model of random weights that is slow enough to be stopped in the middle."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from containers.contract import Bundle, Endpoint
+from containers.package.contract import PackageConfig, PackageInputs
+from containers.serve.contract import ServeConfig
+from infra.embedded import free_port
+from infra.keys import local_key
+from infra.service import service_status, start_service, stop_service
+from infra.settings import Settings
+from tests.bench.serving import random_model
+from tests.by_hand import run_by_hand
+
+SHAPE = {"width": 512, "layers": 8, "heads": 8, "kv_heads": 2, "inner": 1536, "vocabulary": 2048}
+SLOTS = 8
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    scratch = tmp_path_factory.mktemp("random")
+    inputs = PackageInputs(quantized=random_model(scratch / "model", SHAPE))
+    made: Bundle = run_by_hand(scratch / "package", "package", PackageConfig(name="slow"), inputs)[0].bundle
+    return made
+
+
+@dataclass
+class Served:
+    settings: Settings
+    endpoint: Endpoint
+
+    def body(self, tokens: int) -> dict[str, object]:
+        asked = [{"role": "user", "content": "Tell me about ships."}]
+        return {"model": "slow", "messages": asked, "max_tokens": tokens, "stream": True, "temperature": 0}
+
+    def client(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {local_key(self.settings)}"}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        return httpx.AsyncClient(base_url=self.endpoint.url, headers=headers, limits=limits, timeout=120)
+
+
+@pytest.fixture
+def served(bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    settings = Settings(home=tmp_path)
+    config = ServeConfig(port=free_port(), slots=SLOTS, context=512, threads=1, max_tokens=480, **request.param)
+    yield Served(settings, start_service(bundle, config, settings))
+    stop_service(settings)
+
+
+@dataclass
+class Told:
+    """What one client saw."""
+
+    status: int
+    text: bytes
+
+    @property
+    def ended_well(self) -> bool:
+        return self.status == 200 and self.text.endswith(b"data: [DONE]\n\n")
+
+
+async def ask(client: httpx.AsyncClient, body: dict[str, object]) -> Told:
+    response = await client.post("/v1/chat/completions", json=body)
+    return Told(response.status_code, response.content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("served", [{}], indirect=True)
+def test_ten_streams_end_when_the_service_is_told_to_stop(served: Served) -> None:
+    told, seconds = asyncio.run(stopped_while(served, streams=10, tokens=200))
+    print(f"\nten streams ended in {seconds:.1f} s")
+    assert all(t.ended_well for t in told)
+    assert seconds <= 30
+    assert_gone(served)
+
+
+@pytest.mark.parametrize("served", [{"drain_seconds": 1}], indirect=True)
+def test_what_takes_too_long_to_drain_is_cut_with_a_word(served: Served) -> None:
+    told, seconds = asyncio.run(stopped_while(served, streams=10, tokens=480))
+    assert seconds <= 15
+    cut = [t for t in told if not t.ended_well]
+    assert cut
+    for t in cut:
+        last = json.loads(t.text.split(b"data: ")[-1])
+        assert last["error"]["message"] == "the server is shutting down"
+    assert_gone(served)
+
+
+async def stopped_while(served: Served, streams: int, tokens: int) -> tuple[list[Told], float]:
+    """Begin streams, send SIGTERM once they run; return what they saw, and how long they took from there."""
+    service = service_status(served.settings)
+    assert service is not None
+    async with served.client() as client:
+        tasks = [asyncio.create_task(ask(client, served.body(tokens))) for _ in range(streams)]
+        while (await running(client)) < SLOTS:
+            await asyncio.sleep(0.02)
+        began = time.perf_counter()
+        os.kill(service.pid, signal.SIGTERM)
+        told = await asyncio.gather(*tasks)
+    return told, time.perf_counter() - began
+
+
+async def running(client: httpx.AsyncClient) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("slipway_num_requests_running"))
+
+
+def assert_gone(served: Served) -> None:
+    """The process ends by itself once the last answer is out."""
+    deadline = time.monotonic() + 10
+    while service_status(served.settings):
+        assert time.monotonic() < deadline, "the process stays"
+        time.sleep(0.1)
