@@ -133,25 +133,6 @@ def test_a_killed_worker_leaves_no_run_running(stack: Stack, quick: list[str]) -
     assert again["state"]["name"] == "Completed", "the dead run still holds the deployment's one place"
 
 
-def test_a_run_outlives_a_restart_of_every_server(stack: Stack, quick: list[str]) -> None:
-    slow = [*quick, "pretrain.max_tokens=120_000"]
-    asked = stack.trigger("train-llm", recipe_name=RECIPE, overrides=slow)["id"]
-    stack.until(lambda: running_stage(stack, asked) == "pretrain", 120, "pretrain runs")
-    stack.kill("prefect")
-    stack.kill("mlflow")
-    stack.stop_postgres()
-    stack.start_postgres()
-    stack.start_prefect()
-    stack.start_mlflow()
-    stack.wait("prefect", f"{stack.api}/ready")
-    stack.wait("mlflow", f"{stack.mlflow}/health")
-    ended = stack.ended(asked)
-    assert ended["state"]["name"] == "Completed", ended["state"]
-    stack.until(lambda: not {n for n, status in in_mlflow(stack) if status == "RUNNING"}, 90, "MLflow catches up")
-    curve = {run["run_name"]: {m["key"] for m in run.get("metrics", [])} for run in stack.mlflow_runs()}
-    assert curve["pretrain"], "the curve of pretrain is lost"
-
-
 def test_the_password_is_in_no_log_no_parameter_and_no_tag(stack: Stack) -> None:
     files = [*stack.folder.glob("*.log"), *(stack.home / "logs").glob("*.log"), *stack.home.glob("runs/*/*.json*")]
     leaks = [file.name for file in files if PASSWORD in file.read_text(errors="replace")]
