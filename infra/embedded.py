@@ -13,10 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+from infra.probe import answers
 from infra.settings import ROOT, Settings
 
 STARTUP_SECONDS = 120
@@ -92,15 +91,6 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
             state = f"took longer than {seconds:.0f} s" if process.poll() is None else "stopped"
             raise ServerError(f"the server for {url} {state}; its log, {log}, ends with:\n{last}")
         time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    """Whether a GET of `url` returns 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def free_port() -> int:

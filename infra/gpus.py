@@ -56,7 +56,7 @@ def listed(visible: str | None = None) -> tuple[str, ...]:
 
 
 def restricted(found: Sequence[str], chosen: str) -> tuple[str, ...]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES names ; CUDA stops at the first that it does not know."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names; CUDA stops at the first that it does not know."""
     kept: list[str] = []
     for name in (part.strip() for part in chosen.split(",")):
         by_index = found[int(name)] if name.isdigit() and int(name) < len(found) else None

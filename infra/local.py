@@ -17,7 +17,8 @@ import psutil
 from containers.contract import StageError
 from containers.out import write_last
 from infra.doctor import holder_of, is_free
-from infra.embedded import ServerError, answers, prefect_environment, wait_for
+from infra.embedded import ServerError, prefect_environment, wait_for
+from infra.probe import answers
 from infra.settings import ROOT, Settings
 
 STOP_SECONDS = 15

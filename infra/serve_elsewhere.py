@@ -6,8 +6,6 @@ python -m infra.serving_host        the other side: serves what is wanted, until
 import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import yaml
@@ -15,6 +13,7 @@ import yaml
 from containers.contract import Bundle, Endpoint, Frozen, StageError
 from containers.out import write_last
 from containers.serve.contract import ServeConfig
+from infra.probe import fetch
 from infra.settings import Settings
 
 STARTUP_SECONDS = 180
@@ -70,13 +69,3 @@ def host_lives(settings: Settings) -> bool:
 def sign_of_life(settings: Settings) -> Path:
     """Return the file that a host touches every second or so."""
     return settings.home / "serve" / "host"
-
-
-def fetch(url: str) -> bytes | None:
-    """Return the body of a GET that answers 200, else None."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            body: bytes = response.read()
-            return body if response.status == 200 else None
-    except (urllib.error.URLError, OSError):
-        return None

@@ -17,7 +17,8 @@ from containers.out import write_last
 from containers.serve.contract import ServeConfig
 from infra.doctor import holder_of, is_free
 from infra.keys import keys_file, local_key
-from infra.serve_elsewhere import fetch, want, wanted
+from infra.probe import fetch
+from infra.serve_elsewhere import want, wanted
 from infra.settings import Settings
 
 STARTUP_SECONDS = 180
@@ -83,9 +84,12 @@ def start_service(bundle: Bundle, config: ServeConfig, settings: Settings) -> En
 
 
 def refuse_taken_port(config: ServeConfig, settings: Settings) -> None:
-    """Raise StageError where the port is held, and not by the service of this home, which would make room."""
+    """Raise StageError where the port is held, and not by the service of this home, which would make room.
+
+    Where another machine or container serves, the port is its own affair.
+    """
     current = service_status(settings)
-    if is_free(config.port) or (current and current.config.port == config.port):
+    if settings.serve_url or is_free(config.port) or (current and current.config.port == config.port):
         return
     raise StageError(
         f"port {config.port} is taken by {holder_of(config.port)}: stop it, or serve elsewhere with "

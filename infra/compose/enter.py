@@ -26,7 +26,7 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 
 
 def secret(name: str) -> str:
-    """Return a secret that `secrets.py` made."""
+    """Return a secret that `make_secrets.py` made."""
     return (SECRETS / name).read_text(encoding="utf-8").strip()
 
 

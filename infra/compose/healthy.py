@@ -5,8 +5,8 @@ python -m infra.compose.healthy host    whether the serving side of the home liv
 """
 
 import sys
-import urllib.error
-import urllib.request
+
+from infra.probe import answers
 
 
 def main(what: str) -> int:
@@ -19,15 +19,6 @@ def main(what: str) -> int:
     settings = Settings()
     served = wanted(settings) is None or answers("http://127.0.0.1:3000/readyz")
     return 0 if host_lives(settings) and served else 1
-
-
-def answers(url: str) -> bool:
-    """Whether a GET of `url` returns 200; the standard library alone, because MLflow's image has none of ours."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 if __name__ == "__main__":

@@ -57,12 +57,7 @@ def run_stock(order: dict[str, Any]) -> None:
     """The script that everybody would write; runs where `trl` is the stock one."""
     import torch
     from datasets import Dataset
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        TrainerCallback,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
     from trl.experimental.ppo import PPOTrainer
 
     torch.set_num_threads(THREADS)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from infra.embedded import free_port
 from infra.keys import local_key
 from infra.settings import Settings
 
@@ -22,9 +22,7 @@ class Line:
     def __init__(self, folder: Path, recipe: str) -> None:
         self.home = folder / "home"
         self.recipe = recipe
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def slipway(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "SLIPWAY_HOME": str(self.home), "COLUMNS": "200"}

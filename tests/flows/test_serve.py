@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from containers.contract import Bundle, Endpoint, StageError, digest_of
 from containers.formats import ChatFormat
 from containers.serve.contract import ServeConfig
+from infra.embedded import free_port
 from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
@@ -30,19 +30,6 @@ from tests.small_bundle import CONTEXT, KNOWN, small_bundle
 from tests.unit.test_cli import slipway
 
 TRAIN, GREEK, COUNT = [q for q in KNOWN if q.startswith(("If a train", "Say", "Count"))]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    yield settings
-    stop_service(settings)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ import asyncio
 import json
 import math
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +20,7 @@ from containers.data.contract import DataConfig, DataInputs, SourceConfig
 from containers.formats import rows_of
 from containers.serve.contract import ServeConfig
 from flows.serving import announce
+from infra.embedded import free_port
 from infra.keys import local_key, new_key, revoke_keys
 from infra.service import start_service, stop_service
 from infra.settings import Settings
@@ -38,19 +37,6 @@ class Place(BaseModel):
 
     kind: Literal["town", "river"]
     size: Literal[1, 2, 3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    yield settings
-    stop_service(settings)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from containers.contract import Endpoint
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port
 from infra.keys import local_key
-from infra.service import service_status, start_service, stop_service
+from infra.service import service_status, start_service
 from infra.settings import Settings
 from tests.small_bundle import KNOWN, small_bundle
 
@@ -56,13 +55,6 @@ KEYS = [
     "ranking", "ranks", "candidates", "rating", "completion", "id", "comment", "user", "max_completion_tokens",
     "grammar",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    yield settings
-    stop_service(settings)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from containers.out import Out
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from containers.serve.contract import ServeConfig
+from infra.embedded import free_port
 from infra.failures import BadInput
 from infra.keys import local_key
 from infra.launch import Launch, launching
@@ -28,7 +29,6 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.critique import critique
 from tests.by_hand import run_by_hand
-from tests.flows.test_serve import free_port
 from tests.little_endpoint import little_endpoint
 from tests.stages.taught_chat import taught_model
 from tests.stages.toy_chat import chats, write_chats

@@ -98,8 +98,7 @@ def test_two_runs_in_two_folders_give_equal_bytes(tmp_path: Path, inputs: RLHFIn
 def test_the_reward_rises(tmp_path: Path, inputs: RLHFInputs, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = ChatFormat.load(inputs.policy.path)
     pays_for(lambda ids: chat.decode(ids).endswith("know."), monkeypatch)  # one answer in two, before training
-    rate = {"adamw": 1e-3, "muon": 2e-3}[optimizer]
-    run(config_of(updates=24, optimizer=optimizer, learning_rate=rate, kl_coefficient=0.01), inputs, Out(tmp_path))
+    run(config_of(updates=16, optimizer=optimizer, kl_coefficient=0.01), inputs, Out(tmp_path))
     reward = curve(tmp_path, "reward")
     assert sum(reward[-4:]) / 4 > sum(reward[:2]) / 2 + 0.25, reward
 

@@ -1,12 +1,12 @@
 """A served model and a browser, for every page."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from containers.contract import Endpoint
 from containers.serve.contract import ServeConfig
+from infra.embedded import free_port
 from infra.keys import local_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings
@@ -21,9 +21,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def endpoint(settings: Settings) -> Iterator[Endpoint]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    yield start_service(small_bundle(), ServeConfig(port=port, slots=2, threads=1), settings)
+    yield start_service(small_bundle(), ServeConfig(port=free_port(), slots=2, threads=1), settings)
     stop_service(settings)
 
 

@@ -4,6 +4,7 @@ SLIPWAY_PICTURES=FOLDER keeps the screenshots.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import axe_core_python
@@ -11,6 +12,17 @@ import axe_core_python
 from tests.ui.browser import Browser
 
 AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
+
+
+def opened(browser: Browser, address: str) -> Iterator[Browser]:
+    """Open a page at desktop size, and hold it to no complaint on the console until the test is over."""
+    browser.complaints.clear()
+    browser.window(1280, 860)
+    browser.go("about:blank")
+    browser.go(address)
+    browser.until(lambda: browser.text("#name") == "small")
+    yield browser
+    assert browser.complaints == []
 
 
 def picture(page: Browser, name: str) -> None:

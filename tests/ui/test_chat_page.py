@@ -12,7 +12,7 @@ from containers.contract import Endpoint
 from infra.settings import Settings
 from tests.small_bundle import KNOWN
 from tests.ui.browser import Browser, chromium
-from tests.ui.looking import CONTRAST, picture, violations
+from tests.ui.looking import CONTRAST, opened, picture, violations
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt install chromium")
 
@@ -22,13 +22,7 @@ LAST = "#log li:last-child"
 
 @pytest.fixture
 def page(browser: Browser, endpoint: Endpoint, key: str) -> Iterator[Browser]:
-    browser.complaints.clear()
-    browser.window(1280, 860)
-    browser.go("about:blank")
-    browser.go(f"{endpoint.url}/#key={key}")
-    browser.until(lambda: browser.text("#name") == "small")
-    yield browser
-    assert browser.complaints == []
+    yield from opened(browser, f"{endpoint.url}/#key={key}")
 
 
 def ask(page: Browser, question: str) -> None:

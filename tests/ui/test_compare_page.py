@@ -8,20 +8,14 @@ import pytest
 from containers.contract import Endpoint
 from infra.settings import Settings
 from tests.ui.browser import Browser, chromium
-from tests.ui.looking import CONTRAST, picture, violations
+from tests.ui.looking import CONTRAST, opened, picture, violations
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed: apt install chromium")
 
 
 @pytest.fixture
 def page(browser: Browser, endpoint: Endpoint, key: str) -> Iterator[Browser]:
-    browser.complaints.clear()
-    browser.window(1280, 860)
-    browser.go("about:blank")
-    browser.go(f"{endpoint.url}/compare.html#key={key}")
-    browser.until(lambda: browser.text("#name") == "small")
-    yield browser
-    assert browser.complaints == []
+    yield from opened(browser, f"{endpoint.url}/compare.html#key={key}")
 
 
 def choose(page: Browser, selector: str, value: str) -> None:

@@ -123,6 +123,45 @@ export function startSheets() {
   });
 }
 
+export function startSettings(model) {
+  at("longest").max = at("longest").value = model.max_tokens;
+  for (const id of ["temperature", "longest"]) at(id).addEventListener("input", showSettings);
+  showSettings();
+}
+
+function showSettings() {
+  at("temperature-shown").textContent = Number(at("temperature").value).toFixed(1);
+  at("longest-shown").textContent = `${at("longest").value} tokens`;
+}
+
+// The box to write in: Enter asks what is written; the button, and Escape, abort what is under way.
+export function startComposer({ underWay, ready, ask, change }) {
+  const prompt = at("prompt");
+  at("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (underWay()) return underWay().abort();
+    const text = prompt.value.trim();
+    if (!text || !ready()) return undefined;
+    prompt.value = "";
+    return ask(text);
+  });
+  prompt.addEventListener("input", change);
+  prompt.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!underWay()) at("composer").requestSubmit();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") underWay()?.abort();
+  });
+}
+
+export function showSend(underWay) {
+  at("send").classList.toggle("stop", underWay);
+  at("send").setAttribute("aria-label", underWay ? "Stop" : "Send");
+  at("send").title = underWay ? "Stop (Esc)" : "Send (Enter)";
+}
+
 // An id of its own for everything that is sent to be kept: sent twice, it is kept once. (randomUUID wants https.)
 export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

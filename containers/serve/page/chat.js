@@ -1,6 +1,9 @@
 // The chat page: a conversation in memory, answered by this server's own /v1/chat/completions, streamed.
 
-import { at, call, describe, growing, newId, servedModel, startSheets, startTheme, stream, takeKey } from "./api.js";
+import {
+  at, call, describe, growing, newId, servedModel, showSend, startComposer, startSettings, startSheets, startTheme, stream,
+  takeKey,
+} from "./api.js";
 
 const [log, prompt, send, scroll, said] = ["log", "prompt", "send", "scroll", "said"].map(at);
 const grow = growing(prompt);
@@ -16,11 +19,9 @@ async function begin() {
   model = await servedModel();
   describe(model);
   at("description").textContent = model.description;
-  at("longest").max = model.max_tokens;
-  at("longest").value = model.max_tokens;
   at("temperature").value = model.temperature;
+  startSettings(model);
   for (const question of model.examples) at("examples").append(example(question));
-  showSettings();
   setSend();
 }
 
@@ -223,9 +224,7 @@ function markLast() {
 }
 
 function setBusy(busy) {
-  send.classList.toggle("stop", busy);
-  send.setAttribute("aria-label", busy ? "Stop" : "Send");
-  send.title = busy ? "Stop (Esc)" : "Send (Enter)";
+  showSend(busy);
   log.setAttribute("aria-busy", String(busy));
   markLast();
   setSend();
@@ -236,30 +235,7 @@ function setSend() {
   send.disabled = !answering && (!model || !prompt.value.trim());
 }
 
-function showSettings() {
-  at("temperature-shown").textContent = Number(at("temperature").value).toFixed(1);
-  at("longest-shown").textContent = `${at("longest").value} tokens`;
-}
-
-at("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (answering) return answering.abort();
-  const text = prompt.value.trim();
-  if (!text || !model) return undefined;
-  prompt.value = "";
-  return ask(text);
-});
-
-prompt.addEventListener("input", setSend);
-prompt.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!answering) at("composer").requestSubmit();
-});
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") answering?.abort();
-});
+startComposer({ underWay: () => answering, ready: () => model, ask, change: setSend });
 
 at("fresh").addEventListener("click", () => {
   answering?.abort();
@@ -269,7 +245,5 @@ at("fresh").addEventListener("click", () => {
   at("fresh").hidden = true;
   prompt.focus();
 });
-
-for (const id of ["temperature", "longest"]) at(id).addEventListener("input", showSettings);
 
 begin().catch((error) => (at("description").textContent = `The model does not answer: ${error.message}`));

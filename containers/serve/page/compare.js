@@ -1,6 +1,9 @@
 // The compare page: one question, answered twice at once; what a person prefers goes to /v1/preferences.
 
-import { at, call, describe, growing, newId, servedModel, startSheets, startTheme, stream, takeKey } from "./api.js";
+import {
+  at, call, describe, growing, newId, servedModel, showSend, startComposer, startSettings, startSheets, startTheme, stream,
+  takeKey,
+} from "./api.js";
 
 const [prompt, send, said] = ["prompt", "send", "said"].map(at);
 const buttons = [...document.querySelectorAll("#choices button")];
@@ -18,9 +21,7 @@ async function begin() {
   startSheets();
   model = await servedModel();
   describe(model);
-  at("longest").max = model.max_tokens;
-  at("longest").value = model.max_tokens;
-  showSettings();
+  startSettings(model);
   setSend();
 }
 
@@ -107,36 +108,14 @@ function setChoice(value) {
 }
 
 function setSend() {
-  send.classList.toggle("stop", Boolean(drawing));
-  send.setAttribute("aria-label", drawing ? "Stop" : "Send");
-  send.title = drawing ? "Stop (Esc)" : "Send (Enter)";
+  showSend(Boolean(drawing));
   send.disabled = !drawing && (!model || !prompt.value.trim());
   grow();
 }
 
-function showSettings() {
-  at("temperature-shown").textContent = Number(at("temperature").value).toFixed(1);
-  at("longest-shown").textContent = `${at("longest").value} tokens`;
-}
-
-at("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (drawing) return drawing.abort();
-  const text = prompt.value.trim();
-  if (!text || !model) return undefined;
-  prompt.value = "";
-  return compare(text);
-});
-
-prompt.addEventListener("input", setSend);
-prompt.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!drawing) at("composer").requestSubmit();
-});
+startComposer({ underWay: () => drawing, ready: () => model, ask: compare, change: setSend });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") drawing?.abort();
   if (!round || event.target.matches("textarea, input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   buttons[["1", "0", "2"].indexOf(event.key)]?.click();
 });
@@ -144,6 +123,5 @@ document.addEventListener("keydown", (event) => {
 for (const button of buttons) {
   button.addEventListener("click", () => choose(button.dataset.ranks.split(",").map(Number)));
 }
-for (const id of ["temperature", "longest"]) at(id).addEventListener("input", showSettings);
 
 begin().catch((error) => (said.textContent = `The model does not answer: ${error.message}`));
