@@ -23,13 +23,16 @@ setup: .venv/installed  ## Look at the machine, make .venv, install what constra
 	@touch $@
 
 test: setup  ## Run the tests (<= 15 minutes on 2 cores; a served model is left alone)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not containers"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not stack and not containers"
 
 test-slow: setup  ## Run the long proofs
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
 
 test-gpu: setup  ## Run what needs a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
+
+test-stack: setup  ## Run the deployments on real Prefect and MLflow servers over a real PostgreSQL
+	$(BIN)/python -m pytest -m "stack and not slow"
 
 test-containers: setup  ## Build every stage image and run the stages in containers (needs a Docker engine)
 	$(BIN)/python -m pytest tests/containers --timeout 1800
@@ -58,4 +61,4 @@ clean:  ## Remove caches, logs and the virtual environment; the store and the ru
 	rm -rf .venv .slipway/staging .slipway/cache .slipway/logs *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help run setup test test-slow test-gpu test-containers check bench images up worker down clean
+.PHONY: help run setup test test-slow test-gpu test-stack test-containers check bench images up worker down clean

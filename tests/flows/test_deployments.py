@@ -15,7 +15,10 @@ from tests.flows.stack import DEAD_WITHIN_SECONDS, PASSWORD, POSTGRES, Stack
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 QUICK = ["align=[]", "evaluate.prompts=[]", "package.name=small", "serve.authentication=none"]
 
-pytestmark = pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server here: apt-get install postgresql")
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server here: apt-get install postgresql"),
+]
 
 
 @pytest.fixture(scope="module")
