@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -16,7 +16,7 @@ from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
 from containers.package.contract import PackageConfig
 from containers.pretrain.contract import PretrainConfig
-from containers.quantize.contract import QuantizeConfig
+from containers.quantize.contract import Gguf, QuantizeConfig
 from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
@@ -111,6 +111,16 @@ class Recipe(Config):
         wrong = self.too_long_for(length, f"pretrain.sequence_length {length}", "raise pretrain.sequence_length")
         if self.flow == "train_llm" and wrong:
             raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def ships_what_its_engine_serves(self) -> Self:
+        """Refuse an engine that could not read the format that ships."""
+        ship, engine = self.quantize.ship, self.serve.engine
+        in_gguf = ship == "smallest_within" or ship in get_args(Gguf)
+        if engine != "auto" and in_gguf != (engine == "llama.cpp"):
+            formats = "f16, q8_0 or q4_0" if engine == "llama.cpp" else "bf16"
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship}: ship {formats}, for example")
         return self
 
     def too_long_for(self, context: int, named: str, remedy: str) -> str:

@@ -16,7 +16,7 @@ TEMPLATE = """\
 
 | | |
 |---|---|
-| format | {{ quantized.format }} (gguf, {{ megabytes }} MB) |
+| format | {{ quantized.format }} ({{ weights.layout }}, {{ megabytes }} MB) |
 | architecture | {{ weights.architecture }}, {{ weights.context }} tokens of context |
 {%- for name, value in facts %}
 | {{ name }} | {{ value }} |
@@ -82,7 +82,7 @@ class ModelCard:
             config=self.config,
             weights=self.weights,
             quantized=self.weights.quantized,
-            megabytes=round(self.weights.file.stat().st_size / 1e6, 1),
+            megabytes=round(self.weights.bytes / 1e6, 1),
             facts=self.facts(),
             scores=self.scored(),
             data=self.config.provenance.get("data", ()),

@@ -2,7 +2,7 @@
 
     bento.yaml  README.md  env/  apis/       written by BentoML; README.md is the model card
     src/containers/                          the service (containers/serve) and the formats that it shares with training
-    src/model/                               the gguf and its tokenizer, template beside it
+    src/model/                               the weights and their tokenizer, template beside it
     src/model_card.md  src/provenance.json   what it is, how it was made
     src/manifest.json                        identity, and size and sha256 of every file in src/
 
@@ -12,6 +12,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,15 @@ from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
 
 FORMATS = ("__init__.py", "contract.py", "formats.py")
 """What the service shares with training."""
-ROOTS = (
-    "bentoml",
-    "xllamacpp",
-    "llguidance",
-    "tokenizers",
-    "jinja2",
-    "fastapi",
-    "prometheus-client",
-    "uvloop",
-    "httptools",
-)
-"""What the service imports, and what makes uvicorn fast; their pinned versions and those of their dependencies are the
-Bento's requirements."""
+ROOTS = ("bentoml", "llguidance", "tokenizers", "jinja2", "fastapi", "prometheus-client", "uvloop", "httptools")
+"""What the service imports beside its engine, and what makes uvicorn fast; their pinned versions and those of their
+dependencies are the Bento's requirements."""
 OUTSIDE = "1980-01-01T00:00:00+00:00"
 """Stands where BentoML writes the time of the build."""
 
 
 def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutputs:
-    """Build the bundle; raises StageError for a format that the engine does not serve."""
+    """Build the bundle; raises StageError for weights that no engine here serves."""
     weights = Weights.of(inputs.quantized)
     context = out.work / "context"
     shutil.rmtree(context, ignore_errors=True)
@@ -56,13 +47,13 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
     manifest = manifest.revise(version=manifest.digest[:12])
     write_json(context / MANIFEST, manifest.model_dump(mode="json"))
     out.progress(1, 3, "steps")
-    built = build(context, manifest, out.work / "bentoml")
+    built = build(context, manifest, pinned((*ROOTS, *weights.engine)), out.work / "bentoml")
     out.progress(2, 3, "steps")
     bundle = out.artifact("bundle")
     shutil.copytree(built, bundle, dirs_exist_ok=True)
     clean(bundle)
     size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
-    out.record(bytes=size, weights_bytes=weights.file.stat().st_size)
+    out.record(bytes=size, weights_bytes=weights.bytes)
     out.write_card(
         name=manifest.name,
         version=manifest.version,
@@ -117,11 +108,11 @@ def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights
         "identity": quantized.model_dump(mode="json", include={"tokenizer", "template", "stop_ids"}),
         "scores": {s.model: s.digest for s in inputs.scores},
         "architecture": weights.architecture,
-        "versions": dict(line.split("==") for line in pinned(ROOTS)),
+        "versions": dict(line.split("==") for line in pinned((*ROOTS, *weights.engine))),
     }
 
 
-def build(context: Path, manifest: Manifest, home: Path) -> Path:
+def build(context: Path, manifest: Manifest, requirements: Sequence[str], home: Path) -> Path:
     """Return the Bento's folder below `home`, built from `context` without a network."""
     shutil.rmtree(home, ignore_errors=True)
     for name in ("tmp", "bentos"):
@@ -137,7 +128,7 @@ def build(context: Path, manifest: Manifest, home: Path) -> Path:
         labels={"format": manifest.format},
         description=(context / "model_card.md").read_text(encoding="utf-8"),
         include=["*"],
-        python={"packages": list(pinned(ROOTS)), "lock_packages": False},
+        python={"packages": list(requirements), "lock_packages": False},
         build_ctx=str(context),
     )
     return Path(bento.path)

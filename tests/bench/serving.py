@@ -29,8 +29,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from containers.contract import Bundle, Endpoint, Quantized
 from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
+from containers.serve.backends.llama_cpp import load
 from containers.serve.contract import ServeConfig
-from containers.serve.engine import load
 from infra.embedded import free_port
 from infra.keys import local_key
 from infra.service import start_service, stop_service
