@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,7 +102,7 @@ class Engine:
         answer = partial(self._answer, tell=tell, gone=gone, asked=time.perf_counter())
         futures = [self._threads.submit(answer, i, job) for i, job in enumerate(jobs)]
         for future in futures:
-            future.add_done_callback(self._room.leave)
+            future.add_done_callback(partial(self._ended, tell=tell))
         try:
             unfinished = len(jobs)
             while unfinished:
@@ -117,14 +117,17 @@ class Engine:
             self._inboxes.discard(inbox)
             WAITING.dec(sum(future.cancel() for future in futures))
 
-    def _answer(self, index: int, job: Job, *, tell: Tell, gone: threading.Event, asked: float) -> None:
-        """Generate one answer in this thread."""
-        ended = False
+    def _answer(
+        self, index: int, job: Job, *, tell: Tell, gone: threading.Event, asked: float
+    ) -> Piece | EngineError | None:
+        """Generate one answer in this thread; return its last piece, or None when nobody waits for it."""
+        last: Piece | EngineError | None = None
 
         def heard(piece: Piece | EngineError) -> bool:
-            nonlocal ended
-            ended = isinstance(piece, EngineError) or piece.finish is not None
-            if not gone.is_set():
+            nonlocal last
+            if isinstance(piece, EngineError) or piece.finish is not None:
+                last = piece
+            elif not gone.is_set():
                 tell(piece)
             return gone.is_set()
 
@@ -133,12 +136,18 @@ class Engine:
         share = (len(job.ids) + job.sampling.get("max_tokens", 0)) / (self.slots * self.context)
         with RUNNING.track_inprogress(), filling(share), self._room.timed():
             try:
-                if not gone.is_set():
-                    self._backend.answer(index, job, heard)
-                if not ended and not gone.is_set():
-                    tell(EngineError("the engine stopped in the middle of an answer", 500))
+                if gone.is_set():
+                    return None
+                self._backend.answer(index, job, heard)
+                return last or EngineError("the engine stopped in the middle of an answer", 500)
             except Exception as error:
-                tell(EngineError(str(error), 500))
+                return EngineError(str(error), 500)
+
+    def _ended(self, future: Future[Piece | EngineError | None], tell: Tell) -> None:
+        """Make room, and only then tell the end: who has heard it may ask again at once."""
+        self._room.leave()
+        if not future.cancelled() and (last := future.result()):
+            tell(last)
 
 
 @contextmanager
