@@ -4,6 +4,7 @@
     src/containers/                          the service (containers/serve) and the formats that it shares with training
     src/model/                               the gguf and its tokenizer, template beside it
     src/model_card.md  src/provenance.json   what it is, how it was made
+    src/sbom.cdx.json                        the bill of materials (CycloneDX)
     src/manifest.json                        identity, and size and sha256 of every file in src/
 
 `bentoml serve FOLDER` serves it, without Slipway. The same inputs give the same bytes.
@@ -21,15 +22,17 @@ from containers.out import Out
 from containers.package.card import ModelCard
 from containers.package.contract import PackageConfig, PackageInputs, PackageOutputs
 from containers.package.requirements import pinned
+from containers.package.sbom import FILE, bill_of_materials
 from containers.package.weights import Weights
 from containers.serve.bundle import MANIFEST, MODEL, Manifest, inventory
 
-FORMATS = ("__init__.py", "contract.py", "formats.py")
+FORMATS = ("__init__.py", "contract.py", "formats.py", "signatures.py")
 """What the service shares with training."""
 ROOTS = (
     "bentoml",
     "xllamacpp",
     "llguidance",
+    "model-signing",
     "tokenizers",
     "jinja2",
     "fastapi",
@@ -52,6 +55,8 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
     provenance = provenance_of(config, inputs, weights)
     out.progress(0, 3, "steps")
     lay_out(context, inputs.quantized.path, card.text(), provenance)
+    bill = bill_of_materials(config.name, weights, config.licences, pinned(ROOTS))
+    (context / FILE).write_text(bill, encoding="utf-8")
     manifest = manifest_of(config, weights, context).revise(scores=card.scored())
     manifest = manifest.revise(version=manifest.digest[:12])
     write_json(context / MANIFEST, manifest.model_dump(mode="json"))
@@ -70,6 +75,7 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
         bytes=size,
         context=manifest.context,
         files=len(manifest.files),
+        licences=config.licences,
         model_card=card.text(),
         provenance=provenance,
     )
@@ -117,6 +123,7 @@ def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights
         "identity": quantized.model_dump(mode="json", include={"tokenizer", "template", "stop_ids"}),
         "scores": {s.model: s.digest for s in inputs.scores},
         "architecture": weights.architecture,
+        "licences": config.licences,
         "versions": dict(line.split("==") for line in pinned(ROOTS)),
     }
 

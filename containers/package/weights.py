@@ -8,6 +8,7 @@ from gguf import GGUFReader
 
 from containers.contract import Quantized, StageError
 from containers.formats import identity_of
+from containers.model_folder import refuse_pickles
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Weights:
     @classmethod
     def of(cls, quantized: Quantized) -> "Weights":
         """Return the weights of `quantized`; raises StageError for another format or a mismatch."""
+        refuse_pickles(quantized.path)
         files = sorted(quantized.path.glob("*.gguf"))
         if len(files) != 1:
             raise StageError(
