@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -16,10 +16,11 @@ from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
 from containers.package.contract import PackageConfig
 from containers.pretrain.contract import PretrainConfig
-from containers.quantize.contract import Gguf, QuantizeConfig
+from containers.quantize.contract import QuantizeConfig
 from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
+from flows.licences import licences_of, refuse_forbidden
 from flows.mistakes import explain, lines_of
 from flows.steps import Step, missing_in
 from infra.pins import is_pin
@@ -55,6 +56,8 @@ class CheckpointConfig(Config):
     """Folder, owner/name on the hub, or `store:<address>` of a model that an earlier run made."""
     revision: str | None = None
     """Commit of the hub model; the newest is looked up and recorded when absent."""
+    licence: str = ""
+    """What the weights may be used under, best as an SPDX name; absent: what the folder's card (README.md) says."""
 
 
 class Recipe(Config):
@@ -68,6 +71,8 @@ class Recipe(Config):
     """What adapt_model starts from."""
     data: DataRecipe
     """Where the text, the lessons and the problems come from."""
+    forbid_licences: tuple[str, ...] = ()
+    """Licences under which nothing may come, as patterns: `["*-nc-*", unknown]`. `unknown` is what nobody named."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How the vocabulary is learnt (train_llm)."""
     pretrain: PretrainConfig = PretrainConfig()
@@ -116,11 +121,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def ships_what_its_engine_serves(self) -> Self:
         """Refuse an engine that could not read the format that ships."""
-        ship, engine = self.quantize.ship, self.serve.engine
-        in_gguf = ship == "smallest_within" or ship in get_args(Gguf)
-        if engine != "auto" and in_gguf != (engine == "llama.cpp"):
-            formats = "f16, q8_0 or q4_0" if engine == "llama.cpp" else "bf16"
-            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship}: ship {formats}, for example")
+        engine, ship = self.serve.engine, self.quantize.ship
+        if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship}: llama.cpp reads gguf, others bf16")
         return self
 
     def too_long_for(self, context: int, named: str, remedy: str) -> str:
@@ -162,7 +165,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), variables: Mapping[str
     """Return the checked recipe called `name` (or at that path) with `key.path=value` overrides applied.
 
     `${NAME}` and `${NAME:-default}` in a value are replaced from `variables` (default: the environment). Relative
-    paths are relative to the recipe's file. Raises RecipeError.
+    paths are relative to the recipe's file. Raises RecipeError, and StageError where a licence is forbidden.
     """
     file = recipe_file(name)
     text = file.read_text(encoding="utf-8")
@@ -176,9 +179,17 @@ def load_recipe(name: str, overrides: Sequence[str] = (), variables: Mapping[str
         apply(override, values)
     filled = fill(values, os.environ if variables is None else variables, file)
     try:
-        return Recipe.model_validate(located(filled, file.parent))
+        recipe = Recipe.model_validate(located(filled, file.parent))
     except ValidationError as error:
         raise RecipeError("\n".join(explain(error, Recipe, file.name, lines))) from error
+    return licensed(recipe)
+
+
+def licensed(recipe: Recipe) -> Recipe:
+    """Return the recipe with every licence known in its `package`; raises StageError where one is forbidden."""
+    found = {**licences_of(recipe), **recipe.package.licences}
+    refuse_forbidden(found, recipe.forbid_licences)
+    return recipe.revise(package=recipe.package.revise(licences=found))
 
 
 def apply(override: str, values: dict[str, Any]) -> None:

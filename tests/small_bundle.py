@@ -15,6 +15,8 @@ from containers.contract import Bundle, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
+from infra.settings import Settings
+from infra.signing import sign_bundle
 from tests.by_hand import run_by_hand
 
 CONTEXT = 384
@@ -127,14 +129,17 @@ def small_scores() -> Scores:
     return Scores.of(folder, model="chat")
 
 
+def packaged(folder: Path, config: PackageConfig, inputs: PackageInputs) -> Bundle:
+    """Return what the package stage makes in `folder`, signed with the tests' own key."""
+    bundle: Bundle = run_by_hand(folder, "package", config, inputs)[0].bundle
+    sign_bundle(bundle, Settings())
+    return bundle
+
+
 @functools.cache
 def small_bundle(format: str = "f16") -> Bundle:
     """Return the model packaged; made once per test session. Copy it before changing anything."""
     folder = Path(tempfile.mkdtemp(prefix="bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = PackageConfig(name="small", description="It knows five answers by heart.", examples=tuple(KNOWN)[:3])
-    outputs, _ = run_by_hand(
-        folder, "package", config, PackageInputs(quantized=small_quantized(format), scores=(small_scores(),))
-    )
-    bundle: Bundle = outputs.bundle
-    return bundle
+    return packaged(folder, config, PackageInputs(quantized=small_quantized(format), scores=(small_scores(),)))

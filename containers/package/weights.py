@@ -9,7 +9,7 @@ from gguf import GGUFReader
 
 from containers.contract import Quantized, StageError
 from containers.formats import identity_of
-from containers.model_folder import check_weights, context_in
+from containers.model_folder import check_weights, context_in, refuse_pickles
 
 LIBRARIES = {"bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed-tensors"}
 """How weights are quantized (config.json) -> the library that transformers reads them with."""
@@ -31,15 +31,21 @@ class Weights:
     def of(cls, quantized: Quantized) -> "Weights":
         """Return the weights of `quantized`; raises StageError for a mismatch, several ggufs, or a pickle."""
         check_identity(quantized)
+        refuse_pickles(quantized.path)
         files = sorted(quantized.path.glob("*.gguf"))
         if len(files) > 1:
             raise StageError(f"{quantized.path} holds {len(files)} gguf files, and llama.cpp serves exactly one")
         return in_gguf(quantized, files[0]) if files else in_safetensors(quantized)
 
     @property
+    def files(self) -> list[Path]:
+        """The files of the weights alone, sorted."""
+        return sorted(self.quantized.path.glob(f"*.{self.layout}"))
+
+    @property
     def bytes(self) -> int:
-        """Size of the weights alone."""
-        return sum(file.stat().st_size for file in self.quantized.path.glob(f"*.{self.layout}"))
+        """Their size."""
+        return sum(file.stat().st_size for file in self.files)
 
 
 def in_gguf(quantized: Quantized, file: Path) -> Weights:

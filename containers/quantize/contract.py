@@ -37,6 +37,11 @@ class QuantizeConfig(Config):
     seed: int = 0
     """Of the sample of held-out text."""
 
+    @property
+    def ships_gguf(self) -> bool:
+        """Whether what ships is for llama.cpp, and not a Hugging Face folder."""
+        return self.ship == "smallest_within" or self.ship in get_args(Gguf)
+
     @model_validator(mode="after")
     def check_shipping(self) -> Self:
         """Refuse a rule that nothing can meet."""

@@ -35,6 +35,7 @@ from infra.embedded import free_port
 from infra.keys import local_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings
+from infra.signing import sign_bundle
 from tests.by_hand import run_by_hand
 from tests.small_bundle import TEMPLATE
 
@@ -81,6 +82,7 @@ def compare(name: str, shape: dict[str, int], scratch: Path) -> tuple[list[float
     bundle: Bundle = run_by_hand(scratch / "package", "package", PackageConfig(name=name), inputs)[0].bundle
     config = ServeConfig(port=free_port(), slots=max(STREAMS), context=CONTEXT, threads=os.cpu_count())
     settings = Settings(home=scratch / "home")
+    sign_bundle(bundle, settings)
     endpoint = start_service(bundle, config, settings)
     direct = Direct(quantized, config)
     try:
