@@ -123,7 +123,7 @@ class Recipe(Config):
         """Refuse an engine that could not read the format that ships."""
         engine, ship = self.serve.engine, self.quantize.ship
         if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
-            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship}: llama.cpp reads gguf, others bf16")
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship} (gguf: llama.cpp; bf16: others)")
         return self
 
     def too_long_for(self, context: int, named: str, remedy: str) -> str:
