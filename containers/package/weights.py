@@ -27,7 +27,7 @@ class Weights:
         if len(files) != 1:
             raise StageError(
                 f"the {quantized.format} format holds {len(files)} gguf files, and the engine in a bundle (llama.cpp) "
-                "serves exactly one: choose a gguf format (f16, q8_0, q4_0) in the recipe's `quantize`"
+                "serves exactly one: choose a gguf format (f16, q8_0, q4_k_m, ...) in the recipe's `quantize`"
             )
         reader = GGUFReader(files[0])
         architecture = str(value_of(reader, "general.architecture"))

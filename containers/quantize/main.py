@@ -20,7 +20,8 @@ from containers.out import Out
 from containers.quantize.bits_and_bytes import read_back, write_bits_and_bytes
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine
-from containers.quantize.gguf_writer import WEIGHTS, Checkpoint, write_gguf
+from containers.quantize.gguf_types import WEIGHTS
+from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
 from containers.quantize.measuring import Reading, passages_of, read
 from containers.quantize.shipping import choose
 
@@ -90,6 +91,7 @@ class Bench:
             "perplexity": reading.perplexity,
             "delta": reading.perplexity / self.parent.perplexity - 1,
             "top1_agreement": reading.agreement(self.parent),
+            **(stored(self.source.path, format) if format in WEIGHTS else {"tensors": None, "fallbacks": None}),
         }
 
     def told(self, passages: int) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from containers.quantize.contract import QuantizeConfig
-from containers.quantize.gguf_writer import WEIGHTS
+from containers.quantize.gguf_types import WEIGHTS
 
 Line = dict[str, Any]
 

@@ -3,6 +3,7 @@
 import json
 
 import gguf
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,11 +14,15 @@ from containers.contract import Dataset, Model, StageError
 from containers.formats import ChatFormat, identity_of, schema_of
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs
 from containers.quantize.engine import Engine
-from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.gguf_writer import stored, write_gguf
+from containers.quantize.k_quants import encode
 from containers.quantize.measuring import Passage, given_tokens, read
 from containers.quantize.shipping import choose
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.stages.toy_chat import chats, question, write_model
+
+FORMATS = ("f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0", "nf4", "int8")
+Q4_0, Q4_K, Q5_K, Q6_K = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_K", "Q5_K", "Q6_K"))
 
 
 def train(folder, rows, steps=120):
@@ -64,7 +69,7 @@ def trained(tmp_path_factory):
 def quantized(trained, tmp_path_factory):
     """The stage's outputs, its folder, its card."""
     folder = tmp_path_factory.mktemp("quantize")
-    config = QuantizeConfig(threads=1, max_tokens=512)
+    config = QuantizeConfig(threads=1, max_tokens=512, formats=FORMATS)
     outputs, _ = run_by_hand(folder, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
     return outputs, json.loads((folder / "outputs/card/card.json").read_text())
 
@@ -72,11 +77,13 @@ def quantized(trained, tmp_path_factory):
 def test_every_format_is_measured_against_its_parent(quantized):
     outputs, card = quantized
     lines = {line["format"]: line for line in card["formats"]}
-    assert list(lines) == ["f16", "q8_0", "q4_0", "nf4", "int8"] == list(outputs.formats)
+    assert list(lines) == list(FORMATS) == list(outputs.formats)
     assert abs(lines["f16"]["delta"]) < 0.001
     assert lines["f16"]["top1_agreement"] > 0.99
     assert abs(lines["q8_0"]["delta"]) < 0.005
     assert abs(lines["q4_0"]["delta"]) < 0.10
+    assert abs(lines["q5_k_m"]["delta"]) < 0.02
+    assert abs(lines["q4_k_m"]["delta"]) < 0.05
     assert abs(lines["int8"]["delta"]) < 0.02
     assert abs(lines["nf4"]["delta"]) < 0.20
     assert lines["q4_0"]["bytes"] < lines["q8_0"]["bytes"] < lines["f16"]["bytes"]
@@ -141,7 +148,7 @@ def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantize
 
 
 def test_twice_gives_the_same_bytes(trained, quantized, tmp_path):
-    config = QuantizeConfig(threads=1, max_tokens=512)
+    config = QuantizeConfig(threads=1, max_tokens=512, formats=FORMATS)
     again, _ = run_by_hand(tmp_path, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
     assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
 
@@ -221,3 +228,57 @@ def test_rows_that_do_not_divide_into_blocks_stay_in_16_bit(tmp_path):
     assert types["output_norm.weight"] == "F32"
     with Engine(tmp_path / "model.gguf", 64, 1) as engine:
         assert len(engine.answer([5, 6, 7], 4)) > 0
+
+
+def error_of(values, made, kind):
+    return float(np.sqrt(((gguf.quants.dequantize(made, kind) - values) ** 2).mean()))
+
+
+def test_k_quants_lose_less_than_the_plain_quants_of_their_size():
+    """Root mean square error of rows that are normal, and of rows far from zero, which a mere scale cannot follow."""
+    values = np.random.default_rng(0).standard_normal((96, 512)).astype(np.float32)
+    for shift, bound in ((0, 0.86), (3, 0.5)):
+        moved = values + np.float32(shift)
+        plain = error_of(moved, gguf.quants.quantize(moved, Q4_0), Q4_0)
+        four, five, six = (error_of(moved, encode(moved, kind), kind) for kind in (Q4_K, Q5_K, Q6_K))
+        assert four < bound * plain
+        assert five < 0.6 * four
+        assert six < 0.6 * five or shift
+
+
+def test_k_quants_do_not_depend_on_the_number_of_threads():
+    values = np.random.default_rng(1).standard_normal((5000, 256)).astype(np.float32)
+    before = torch.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.append(encode(values, Q4_K).tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("format", "most"), [("q4_k_m", "Q4_K"), ("q5_k_m", "Q5_K")])
+def test_a_mixture_spends_bits_where_llama_cpp_does(tmp_path, format, most):
+    model = write_model(tmp_path / "model", hidden_size=256, intermediate_size=512, num_hidden_layers=8)
+    write_gguf(model.path, tmp_path / "model.gguf", format)
+    types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    six = {name for name, kind in types.items() if kind == "Q6_K"}
+    layers = (0, 3, 6, 7)
+    assert six == {"token_embd.weight"} | {f"blk.{i}.{n}.weight" for i in layers for n in ("attn_v", "ffn_down")}
+    assert set(types.values()) == {"F32", "Q6_K", most}
+    assert stored(model.path, format) == {"tensors": {most: 48, "F32": 17, "Q6_K": 9}, "fallbacks": 0}
+    reference = AutoModelForCausalLM.from_pretrained(model.path).eval()
+    passages = [Passage(list(range(10, 74)), frozenset())]
+    with Engine(tmp_path / "model.gguf", 64, 1) as engine:
+        found = engine.read(passages, lambda done: None)
+    assert np.abs(found.nats - read(reference, passages).nats).mean() < 0.08
+
+
+def test_rows_that_do_not_divide_by_256_fall_back_as_in_llama_cpp(tmp_path, quantized):
+    rows = {row["format"]: row for row in quantized[1]["formats"]}
+    assert rows["q4_k_m"]["tensors"] == {"Q5_0": 12, "F32": 5, "Q8_0": 3}
+    assert rows["q5_k_m"]["tensors"] == {"Q5_1": 12, "F32": 5, "Q8_0": 3}
+    assert rows["q4_k_m"]["fallbacks"] == rows["q5_k_m"]["fallbacks"] == 15
+    assert rows["q4_0"]["fallbacks"] == 0
