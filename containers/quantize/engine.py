@@ -20,7 +20,7 @@ import numpy as np
 import xllamacpp
 
 from containers.contract import StageError
-from containers.quantize.measuring import Passage, Reading
+from containers.quantize.measuring import TOP, Passage, Reading
 
 SLOTS = 4
 SOCKETS = "/tmp"
@@ -87,14 +87,15 @@ class Engine:
 
     def _read(self, passage: Passage) -> Reading:
         """Read one passage, run by run of counted tokens; what comes before a run is its prompt."""
-        nats, picks = [], []
+        nats, top, logs = [], [], []
         for first, last in passage.runs:
             only = "root ::= " + " ".join(f"<[{token}]>" for token in passage.ids[first:last])
-            asked = {"prompt": passage.ids[:first], "max_tokens": last - first, "grammar": only}
+            asked = {"prompt": passage.ids[:first], "max_tokens": last - first, "grammar": only, "logprobs": TOP}
             for token in self._asked(asked):
                 nats.append(-token["logprob"])
-                picks.append(token["top_logprobs"][0]["id"])
-        return Reading(np.array(nats), np.array(picks, dtype=np.int64))
+                top.append([likely["id"] for likely in token["top_logprobs"]])
+                logs.append([likely["logprob"] for likely in token["top_logprobs"]])
+        return Reading(np.array(nats), np.array(top, dtype=np.int64), np.array(logs))
 
     def _asked(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         """Return what llama.cpp says of each token that it makes."""

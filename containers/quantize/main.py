@@ -22,10 +22,14 @@ from containers.quantize.contract import QuantizeConfig, QuantizeInputs, Quantiz
 from containers.quantize.engine import Engine
 from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
-from containers.quantize.measuring import Reading, passages_of, read
+from containers.quantize.measuring import TOP, Reading, passages_of, read
 from containers.quantize.shipping import choose
 
 FILE = "model.gguf"
+KL = (
+    f"mean KL(parent || format), nats per token; over the {TOP} likeliest tokens of each, all others as one: "
+    "a lower bound"
+)
 PROBE = "It's 12,345.67 km -- fine?\n\n  <|im_end|> \u00e9\u00df \u4f60\u597d \U0001f600\tEND "
 """A text that tokenizers disagree on: contractions, digits, spaces, a control token spelt out, scripts, an emoji."""
 
@@ -56,6 +60,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
         shipped=shipped["format"],
         parent_perplexity=bench.parent.perplexity,
         tokens=len(bench.parent.nats),
+        kl_divergence=KL,
         measured="gguf in llama.cpp, the engine that serves; nf4 and int8 in transformers, read back from disk",
     )
     return QuantizeOutputs(shipped=made[shipped["format"]], formats=made)
@@ -90,6 +95,7 @@ class Bench:
             "bits_per_weight": round(8 * size / self.num_weights, 2),
             "perplexity": reading.perplexity,
             "delta": reading.perplexity / self.parent.perplexity - 1,
+            "kl_divergence": reading.divergence_from(self.parent),
             "top1_agreement": reading.agreement(self.parent),
             **(stored(self.source.path, format) if format in WEIGHTS else {"tensors": None, "fallbacks": None}),
         }
@@ -126,5 +132,5 @@ def said(line: dict[str, Any]) -> str:
     """Return a row of the table as a log line."""
     return (
         f"{line['format']}: {line['bytes'] / 1e6:.1f} MB, perplexity {line['perplexity']:.3f} "
-        f"({line['delta']:+.2%}), top-1 agreement {line['top1_agreement']:.1%}"
+        f"({line['delta']:+.2%}), KL {line['kl_divergence']:.2g} nats, top-1 agreement {line['top1_agreement']:.1%}"
     )

@@ -86,6 +86,8 @@ def test_every_format_is_measured_against_its_parent(quantized):
     assert abs(lines["q4_k_m"]["delta"]) < 0.05
     assert abs(lines["int8"]["delta"]) < 0.02
     assert abs(lines["nf4"]["delta"]) < 0.20
+    assert 0 <= lines["f16"]["kl_divergence"] < 1e-5 < lines["q4_0"]["kl_divergence"] < 0.05
+    assert lines["q8_0"]["kl_divergence"] < lines["q4_k_m"]["kl_divergence"] < lines["q4_0"]["kl_divergence"]
     assert lines["q4_0"]["bytes"] < lines["q8_0"]["bytes"] < lines["f16"]["bytes"]
 
 
@@ -132,6 +134,24 @@ def test_the_engine_measures_what_transformers_measures(trained, quantized):
         found = engine.read(passages, lambda done: None)
     assert len(wanted.nats) == sum(len(p.ids) - 4 for p in passages)
     assert found.nats == pytest.approx(wanted.nats, rel=0.005, abs=0.02)
+
+
+def test_the_divergence_is_a_close_lower_bound_of_the_whole_one(tmp_path):
+    """Against KL over the whole vocabulary, of a random model and the same one with noise in its output."""
+    write_model(tmp_path / "model", tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    model.lm_head.weight.data *= 12
+    passages = [Passage(list(range(10, 74)), frozenset())]
+    ids = torch.tensor([passages[0].ids[:-1]])
+    with torch.inference_mode():
+        parent, before = read(model, passages), model(input_ids=ids).logits[0].double().log_softmax(-1)
+        assert parent.divergence_from(parent) == 0
+        model.lm_head.weight.data += 0.1 * torch.randn_like(model.lm_head.weight)
+        after = model(input_ids=ids).logits[0].double().log_softmax(-1)
+    whole = (before.exp() * (before - after)).sum(-1).mean().item()
+    found = read(model, passages).divergence_from(parent)
+    assert whole > 0.01
+    assert 0.3 * whole < found <= whole
 
 
 def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantized):
