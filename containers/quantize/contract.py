@@ -17,8 +17,9 @@ class QuantizeConfig(Config):
     """Made and measured. gguf for llama.cpp: f16 (16 bits per weight), q8_0 (8.5), q5_k_m (about 5.7), q4_k_m (about
     4.8), q4_0 (4.5, embeddings 8.5). The two mixtures want rows that divide by 256; others take a type with more bits.
     bitsandbytes for transformers: nf4 (4.1) and int8 (8), of linear layers."""
-    ship: Literal["smallest_within"] | Gguf = "smallest_within"
-    """The smallest gguf within both bounds below, f16 where none is; or the one named, whatever it measures."""
+    chain: tuple[Gguf, ...] = ()
+    """Tried for shipping in this order, each in the engine that serves it; the first within the bounds below ships.
+    Empty: from the smallest gguf up. f16 ends every chain, made if need be."""
     max_perplexity_increase: float = Field(0.05, ge=0)
     """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
     min_top1_agreement: float = Field(0.9, ge=0, le=1)
@@ -44,8 +45,9 @@ class QuantizeConfig(Config):
             raise ValueError(
                 f"formats names no gguf ({', '.join(get_args(Gguf))}), and only a gguf can be served from a bundle"
             )
-        if self.ship != "smallest_within" and self.ship not in named:
-            raise ValueError(f"ship is {self.ship!r}, which is not among the formats")
+        strangers = set(self.chain) - named - {"f16"}
+        if strangers:
+            raise ValueError(f"chain names {', '.join(sorted(strangers))}, which is not among the formats")
         return self
 
 

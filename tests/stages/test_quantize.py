@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from containers.contract import Dataset, Model, StageError
 from containers.formats import ChatFormat, identity_of, schema_of
+from containers.out import Out
+from containers.quantize import main
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs
 from containers.quantize.engine import Engine
 from containers.quantize.gguf_writer import stored, write_gguf
@@ -206,37 +208,70 @@ def lines_of(**measured):
 
 
 @pytest.mark.parametrize(
-    ("measured", "ships", "because"),
+    ("measured", "chain", "ships", "because"),
     [
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, "q4_0", "smallest within"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, "q8_0", "smallest within"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, "q8_0", "smallest within"),
-        ({"f16": (0.07, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "f16", "no format is within"),
-        ({"q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "q8_0", "no format is within"),
-        ({"f16": (0, 1), "nf4": (0, 1)}, "f16", "smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, (), "q4_0", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, (), "q8_0", "q4_0 did not pass: perplexity +6%"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, (), "q8_0", "q4_0 did not pass: top-1 agree"),
+        ({"f16": (0, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, (), "f16", "; q8_0 did not pass: perplexity +8%"),
+        ({"f16": (0, 0.8), "q4_0": (0, 0.8)}, (), "f16", "no format is within the bounds, and 16 bit ends the chain"),
+        ({"f16": (0, 1), "nf4": (0, 1)}, (), "f16", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0, 1)}, ("q8_0", "q4_0"), "q8_0", "the first of the recipe's chain"),
+        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0.2, 1)}, ("q4_0",), "f16", "q4_0 did not pass: perplexity +20%"),
     ],
 )
-def test_the_rule(measured, ships, because):
+def test_the_gate(measured, chain, ships, because):
     rows = lines_of(**measured)
-    chosen = choose(rows, QuantizeConfig(formats=tuple(measured)))
+    chosen = choose(rows, QuantizeConfig(formats=tuple(measured), chain=chain))
     assert chosen["format"] == ships
     assert because in chosen["reason"]
     assert [row["shipped"] for row in rows] == [row["format"] == ships for row in rows]
     assert all(row["reason"] for row in rows)
 
 
-def test_a_named_format_ships_and_says_what_it_breaks():
-    rows = lines_of(f16=(0, 1), q4_0=(0.2, 0.8))
-    chosen = choose(rows, QuantizeConfig(formats=("f16", "q4_0"), ship="q4_0"))
-    assert chosen["format"] == "q4_0"
-    assert "perplexity +20.0%" in chosen["reason"]
+def test_nothing_ships_when_16_bit_itself_is_far_from_the_parent():
+    with pytest.raises(StageError, match=r"not even f16: perplexity \+7%, allowed \+5%"):
+        choose(lines_of(f16=(0.07, 1), q4_0=(0.2, 0.8)), QuantizeConfig(formats=("f16", "q4_0")))
 
 
-def test_a_rule_that_nothing_can_meet_is_refused():
+def test_a_chain_of_formats_that_are_not_made_is_refused():
     with pytest.raises(ValueError, match="names no gguf"):
         QuantizeConfig(formats=("nf4",))
-    with pytest.raises(ValueError, match="not among the formats"):
-        QuantizeConfig(formats=("f16",), ship="q8_0")
+    with pytest.raises(ValueError, match="q8_0, which is not among the formats"):
+        QuantizeConfig(formats=("q4_0",), chain=("q8_0", "f16"))
+
+
+def planted(scale):
+    """Return a writer that spoils q4_0 files: the scale of every block of one real tensor becomes `scale`."""
+
+    def write(source, file, format):
+        write_gguf(source, file, format)
+        if format == "q4_0":
+            tensor = next(t for t in gguf.GGUFReader(file).tensors if t.name == "blk.1.ffn_down.weight")
+            data = bytearray(file.read_bytes())
+            for block in range(tensor.n_elements // 32):
+                place = tensor.data_offset + 18 * block
+                data[place : place + 2] = np.float16(scale).tobytes()
+            file.write_bytes(data)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("scale", "because"), [(40.0, "perplexity +"), (float("inf"), "llama.cpp cannot load model.gguf")]
+)
+def test_a_planted_bad_scale_is_stopped_by_the_gate_and_the_chain_falls_back(
+    trained, tmp_path, monkeypatch, scale, because
+):
+    monkeypatch.setattr(main, "write_gguf", planted(scale))
+    config = QuantizeConfig(threads=1, max_tokens=128, formats=("q4_0",), chain=("q4_0",))
+    outputs = main.run(config, QuantizeInputs(model=trained[0], corpus=trained[1]), Out(tmp_path))
+    assert outputs.shipped == outputs.formats["f16"]
+    card = json.loads((tmp_path / "outputs/card/card.json").read_text())
+    bad, good = card["formats"]
+    assert (bad["format"], bad["shipped"]) == ("q4_0", False)
+    assert (good["format"], good["shipped"]) == ("f16", True)
+    assert because in bad["reason"] and because in good["reason"]
 
 
 def test_rows_that_do_not_divide_into_blocks_stay_in_16_bit(tmp_path):
