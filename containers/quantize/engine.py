@@ -20,24 +20,31 @@ import numpy as np
 import xllamacpp
 
 from containers.contract import StageError
-from containers.quantize.measuring import Passage, Reading
+from containers.quantize.measuring import TOP, Passage, Reading
 
 SLOTS = 4
+UNDERFLOW = 104.0
+"""Nats of the least probability that fp32 holds; llama.cpp reports the lowest float for one below."""
 SOCKETS = "/tmp"
 """Not TMPDIR: a socket's path has at most 107 bytes, and a stage folder may lie deep."""
+
+
+class Unfit(StageError):
+    """llama.cpp cannot load this file, or makes no numbers of it."""
 
 
 class Engine:
     """llama.cpp in this process, with no port: its listener is a socket in a private folder."""
 
     def __init__(self, file: Path, context: int, threads: int) -> None:
-        """Load the gguf `file` with room for `context` tokens in each of 4 slots; raises StageError."""
+        """Load the gguf `file` with room for `context` tokens in each of 4 slots; raises Unfit."""
         self._folder = tempfile.TemporaryDirectory(prefix="engine-", dir=SOCKETS)
         self._socket = f"{self._folder.name}/llama.sock"
         settings = xllamacpp.CommonParams()
         settings.model.path = str(file)
         settings.n_parallel, settings.n_ctx = SLOTS, SLOTS * (context + 8)
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+        settings.check_tensors = True  # refuses infinite scales
         settings.warmup = settings.fit_params = settings.ui = False
         settings.verbosity, settings.cache_ram_mib, settings.n_threads_http = 0, 0, 1
         settings.hostnames = [self._socket]
@@ -46,7 +53,8 @@ class Engine:
         try:
             self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
-            raise StageError(f"llama.cpp cannot load {file}: {error}") from error
+            self._folder.cleanup()
+            raise Unfit(f"llama.cpp cannot load {file.name}: {error}") from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():
@@ -87,14 +95,17 @@ class Engine:
 
     def _read(self, passage: Passage) -> Reading:
         """Read one passage, run by run of counted tokens; what comes before a run is its prompt."""
-        nats, picks = [], []
+        nats, top, logs = [], [], []
         for first, last in passage.runs:
             only = "root ::= " + " ".join(f"<[{token}]>" for token in passage.ids[first:last])
-            asked = {"prompt": passage.ids[:first], "max_tokens": last - first, "grammar": only}
+            asked = {"prompt": passage.ids[:first], "max_tokens": last - first, "grammar": only, "logprobs": TOP}
             for token in self._asked(asked):
-                nats.append(-token["logprob"])
-                picks.append(token["top_logprobs"][0]["id"])
-        return Reading(np.array(nats), np.array(picks, dtype=np.int64))
+                if token["logprob"] is None:
+                    raise Unfit("llama.cpp makes no numbers of it: a probability is NaN")
+                nats.append(min(-token["logprob"], UNDERFLOW))
+                top.append([likely["id"] for likely in token["top_logprobs"]])
+                logs.append([likely["logprob"] for likely in token["top_logprobs"]])
+        return Reading(np.array(nats), np.array(top, dtype=np.int64), np.array(logs))
 
     def _asked(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         """Return what llama.cpp says of each token that it makes."""

@@ -12,16 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import (
-    GGML_QUANT_SIZES,
-    MODEL_ARCH,
-    GGMLQuantizationType,
-    GGUFWriter,
-    LlamaFileType,
-    TensorNameMap,
-    get_tensor_name_map,
-    quant_shape_to_byte_shape,
-)
+from gguf import MODEL_ARCH, GGUFWriter, TensorNameMap, get_tensor_name_map, quant_shape_to_byte_shape
 from gguf.quants import quantize
 from safetensors import safe_open
 
@@ -29,6 +20,8 @@ from containers.contract import StageError
 from containers.model_folder import context_in
 from containers.quantize.gguf_rope import RopeScaling
 from containers.quantize.gguf_tokens import Vocabulary
+from containers.quantize.gguf_types import FILE_TYPES, Mixture, Type, counted
+from containers.quantize.k_quants import K_QUANTS, encode
 
 SHAPES = {
     "LlamaForCausalLM": (MODEL_ARCH.LLAMA, True),
@@ -37,15 +30,6 @@ SHAPES = {
     "Qwen3ForCausalLM": (MODEL_ARCH.QWEN3, False),
 }
 """llama.cpp's name of a shape, and whether its rotary embedding pairs neighbours (Hugging Face pairs halves)."""
-Type = GGMLQuantizationType
-WEIGHTS = {"f16": Type.F16, "q8_0": Type.Q8_0, "q4_0": Type.Q4_0}
-FILE_TYPES = {
-    "f16": LlamaFileType.MOSTLY_F16,
-    "q8_0": LlamaFileType.MOSTLY_Q8_0,
-    "q4_0": LlamaFileType.MOSTLY_Q4_0,
-}
-SENSITIVE = ("token_embd.weight", "output.weight")
-"""Kept at 8 bits in q4_0: what every token passes through (llama.cpp keeps the output at 6 bits)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ def paired(values: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write_gguf(source: Path, file: Path, format: str) -> None:
-    """Convert the model folder `source` to `file` in `format` (f16, q8_0, q4_0); raises StageError."""
+    """Convert the model folder `source` to `file` in a format of `gguf_types.WEIGHTS`; raises StageError."""
     checkpoint = Checkpoint(source)
     vocabulary = Vocabulary.of(source, int(checkpoint.config["vocab_size"]))
     rope = RopeScaling.of(checkpoint.config, checkpoint.head_size)
@@ -175,22 +159,29 @@ def describe(writer: GGUFWriter, checkpoint: Checkpoint, format: str) -> None:
 
 def plan(checkpoint: Checkpoint, format: str) -> Iterator[tuple[str, str, tuple[int, ...], Type]]:
     """Yield (gguf name, Hugging Face name, shape, type) of each tensor."""
+    mixture = mixture_of(checkpoint, format)
     for gguf_name, name in checkpoint.names():
         with safe_open(checkpoint.files[name], framework="pt") as tensors:
             shape = tuple(tensors.get_slice(name).get_shape())
-        yield gguf_name, name, shape, type_of(gguf_name, shape, format)
+        yield gguf_name, name, shape, mixture.type_of(gguf_name, shape)
 
 
-def type_of(gguf_name: str, shape: tuple[int, ...], format: str) -> Type:
-    """Return how a tensor is stored: vectors in f32, rows that do not divide into blocks in f16."""
-    if len(shape) == 1:
-        return Type.F32
-    kind = Type.Q8_0 if format == "q4_0" and gguf_name in SENSITIVE else WEIGHTS[format]
-    return kind if shape[-1] % GGML_QUANT_SIZES[kind][0] == 0 else Type.F16
+def stored(source: Path, format: str) -> dict[str, Any]:
+    """Return `tensors`, how many are stored in each type, and `fallbacks`, how many of them fit no block they want."""
+    checkpoint = Checkpoint(source)
+    planned = list(plan(checkpoint, format))
+    mixture = mixture_of(checkpoint, format)
+    fallbacks = sum(len(shape) > 1 and kind != mixture.wanted(name) for name, _, shape, kind in planned)
+    return {"tensors": counted(kind for *_, kind in planned), "fallbacks": fallbacks}
+
+
+def mixture_of(checkpoint: Checkpoint, format: str) -> Mixture:
+    """Return how the tensors of a checkpoint are stored in `format`."""
+    return Mixture(format, int(checkpoint.config["num_hidden_layers"]), checkpoint.tied)
 
 
 def encoded(values: np.ndarray, kind: Type, name: str) -> np.ndarray:
     """Return the bytes of a tensor; raises StageError where 16 bits cannot hold a value."""
     if kind == Type.F16 and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
         raise StageError(f"tensor {name} holds values beyond the range of f16 (65504)")
-    return np.ascontiguousarray(quantize(values, kind))
+    return encode(values, kind) if kind in K_QUANTS else np.ascontiguousarray(quantize(values, kind))

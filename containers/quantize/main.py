@@ -1,4 +1,4 @@
-"""Make every format asked for, measure each against its parent, and let the recipe's rule pick what ships.
+"""Make every format asked for, measure each against its parent, and let the gate pick what ships.
 
 A gguf is measured in llama.cpp, the engine that serves it; the others in transformers, read back from disk.
 
@@ -17,14 +17,20 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
-from containers.quantize.engine import Engine
+from containers.quantize.config import QuantizeConfig
+from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
+from containers.quantize.engine import Engine, Unfit
 from containers.quantize.folders import read_back, write_folder
-from containers.quantize.gguf_writer import WEIGHTS, Checkpoint, write_gguf
-from containers.quantize.measuring import Reading, passages_of, read
-from containers.quantize.shipping import choose
+from containers.quantize.gguf_types import WEIGHTS
+from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
+from containers.quantize.measuring import TOP, Reading, passages_of, read
+from containers.quantize.shipping import choose, passing
 
 FILE = "model.gguf"
+KL = (
+    f"mean KL(parent || format), nats per token; over the {TOP} likeliest tokens of each, all others as one: "
+    "a lower bound"
+)
 PROBE = "It's 12,345.67 km -- fine?\n\n  <|im_end|> \u00e9\u00df \u4f60\u597d \U0001f600\tEND "
 """A text that tokenizers disagree on: contractions, digits, spaces, a control token spelt out, scripts, an emoji."""
 
@@ -38,26 +44,23 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     transformers_logging.disable_progress_bar()
     check_model(inputs.model)
     bench = Bench(config, inputs, device, out)
-    lines, made = [], {}
     for format in config.formats:
-        began = time.monotonic()
-        folder = out.artifact(format)
-        lines.append(bench.line(format, folder))
-        lines[-1]["seconds"] = round(time.monotonic() - began, 1)
-        made[format] = Quantized.of(folder, format=format, parent=inputs.model.digest, **identity_of(folder))
-        out.say(said(lines[-1]))
-    shipped = choose(lines, config)
+        bench.add(format)
+    if passing(bench.lines, config) is None and config.last not in bench.made:
+        bench.add(config.last)
+    shipped = choose(bench.lines, config)
     out.say(f"{shipped['format']} ships: {shipped['reason']}")
     out.record(parent_perplexity=bench.parent.perplexity, shipped_bytes=shipped["bytes"])
-    out.record(**{f"perplexity/{line['format']}": line["perplexity"] for line in lines})
+    out.record(**{f"perplexity/{n['format']}": n["perplexity"] for n in bench.lines if n["perplexity"] is not None})
     out.write_card(
-        formats=lines,
+        formats=bench.lines,
         shipped=shipped["format"],
         parent_perplexity=bench.parent.perplexity,
         tokens=len(bench.parent.nats),
+        kl_divergence=KL,
         measured="gguf in llama.cpp, the engine that serves; the others in transformers, read back from disk",
     )
-    return QuantizeOutputs(shipped=made[shipped["format"]], formats=made)
+    return QuantizeOutputs(shipped=bench.made[shipped["format"]], formats=bench.made)
 
 
 class Bench:
@@ -66,7 +69,8 @@ class Bench:
     def __init__(self, config: QuantizeConfig, inputs: QuantizeInputs, device: torch.device, out: Out) -> None:
         """Read the passages with the parent; raises StageError when there are none."""
         self.config, self.source, self.device, self.out = config, inputs.model, device, out
-        self.measured = 0
+        self.lines: list[dict[str, Any]] = []
+        self.made: dict[str, Quantized] = {}
         self.chat = ChatFormat.load(inputs.model.path)
         self.context = min(config.passage_tokens, Checkpoint(inputs.model.path).context)
         self.passages = passages_of(inputs.corpus, self.chat, self.context, config)
@@ -76,26 +80,40 @@ class Bench:
         self.num_weights = parent.num_parameters()
         self.parent = read(parent, self.passages)
 
-    def line(self, format: str, folder: Path) -> dict[str, Any]:
-        """Write `format` to `folder` and return its row of the table."""
+    def add(self, format: str) -> None:
+        """Write a format, measure it, and keep its row of the table; one that llama.cpp refuses stays, with why."""
+        began = time.monotonic()
+        folder = self.out.artifact(format)
         copy_tokenizer(self.source.path, folder)
-        reading = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
-        self.measured += 1
+        refused, reading = None, None
+        try:
+            reading = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
+        except Unfit as error:
+            refused = str(error)
+        line = self.line(format, size_of(folder), reading) | {"refused": refused}
+        line["seconds"] = round(time.monotonic() - began, 1)
+        self.made[format] = Quantized.of(folder, format=format, parent=self.source.digest, **identity_of(folder))
+        self.lines.append(line)
         self.told(0)
-        size = size_of(folder)
+        self.out.say(said(line))
+
+    def line(self, format: str, size: int, reading: Reading | None) -> dict[str, Any]:
+        """Return the row of a format whose weights take `size` bytes; a figure is None where it was not read."""
         return {
             "format": format,
             "bytes": size,
             "bits_per_weight": round(8 * size / self.num_weights, 2),
-            "perplexity": reading.perplexity,
-            "delta": reading.perplexity / self.parent.perplexity - 1,
-            "top1_agreement": reading.agreement(self.parent),
+            "perplexity": reading and reading.perplexity,
+            "delta": reading and reading.perplexity / self.parent.perplexity - 1,
+            "kl_divergence": reading and reading.divergence_from(self.parent),
+            "top1_agreement": reading and reading.agreement(self.parent),
+            **(stored(self.source.path, format) if format in WEIGHTS else {"tensors": None, "fallbacks": None}),
         }
 
     def told(self, passages: int) -> None:
         """Say how far the stage is: formats measured, and passages of the one under way."""
         share = passages / len(self.passages)
-        self.out.progress(round(self.measured + share, 3), len(self.config.formats), "formats")
+        self.out.progress(round(len(self.lines) + share, 3), len(self.config.formats), "formats")
 
     def gguf(self, format: str, folder: Path) -> Reading:
         """Write a gguf and have llama.cpp read the passages; raises StageError when it splits text differently."""
@@ -122,7 +140,10 @@ def size_of(folder: Path) -> int:
 
 def said(line: dict[str, Any]) -> str:
     """Return a row of the table as a log line."""
+    if line["refused"]:
+        return f"{line['format']}: {line['bytes'] / 1e6:.1f} MB, refused: {line['refused']}"
     return (
-        f"{line['format']}: {line['bytes'] / 1e6:.1f} MB, perplexity {line['perplexity']:.3f} "
-        f"({line['delta']:+.2%}), top-1 agreement {line['top1_agreement']:.1%}"
+        f"{line['format']}: {line['bytes'] / 1e6:.1f} MB, perplexity {line['perplexity']:.4g} "
+        f"({100 * line['delta']:+.3g}%), KL {line['kl_divergence']:.2g} nats, "
+        f"top-1 agreement {line['top1_agreement']:.1%}"
     )

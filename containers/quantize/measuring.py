@@ -12,10 +12,14 @@ import torch
 
 from containers.contract import Dataset
 from containers.formats import ChatFormat, rows_of
-from containers.quantize.contract import QuantizeConfig
+from containers.quantize.config import QuantizeConfig
 
 LOGITS = 2**26
 """Most logits at once, 256 MiB in fp32."""
+TOP = 32
+"""Likeliest tokens kept at each position: llama.cpp reports as many as it is asked for, at a price for each."""
+TINY = 1e-7
+"""Least probability of the tokens that are not named: sums of fp32 are no more exact."""
 REPLACEMENT = "\ufffd"
 """What bytes that are no whole character are decoded to."""
 
@@ -43,16 +47,20 @@ class Passage:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model makes of passages: nats at each counted token, and the likeliest token there. Shapes (tokens,)."""
+    """What a model makes of passages: at each counted token its surprise, and the tokens that it held likeliest."""
 
     nats: np.ndarray
-    picks: np.ndarray
+    """Shape (tokens,)."""
+    top: np.ndarray
+    """Ids of the likeliest tokens, the first one first, shape (tokens, TOP), fewer for a smaller vocabulary."""
+    logs: np.ndarray
+    """Their log-probabilities, in nats."""
 
     @classmethod
     def joined(cls, readings: Iterable["Reading"]) -> "Reading":
         """Return readings end to end."""
         found = list(readings)
-        return cls(np.concatenate([r.nats for r in found]), np.concatenate([r.picks for r in found]))
+        return cls(*(np.concatenate([getattr(r, name) for r in found]) for name in ("nats", "top", "logs")))
 
     @property
     def perplexity(self) -> float:
@@ -61,7 +69,29 @@ class Reading:
 
     def agreement(self, other: "Reading") -> float:
         """Return the share of positions at which both pick the same next token."""
-        return float((self.picks == other.picks).mean())
+        return float((self.top[:, 0] == other.top[:, 0]).mean())
+
+    def divergence_from(self, parent: "Reading") -> float:
+        """Return the mean KL divergence from the parent, KL(parent || this), in nats per token: a lower bound.
+
+        Tokens among the likeliest of both count one by one, all others together; divergence over merged outcomes never
+        exceeds the whole one (Cover and Thomas, Elements of Information Theory, 2006, section 2.5).
+        """
+        return float(np.mean([divergence(*pair) for pair in zip(parent.shares(), self.shares(), strict=True)]))
+
+    def shares(self) -> Iterator[dict[int, float]]:
+        """Yield the probability of each of the likeliest tokens, position by position."""
+        for ids, logs in zip(self.top.tolist(), np.exp(self.logs).tolist(), strict=True):
+            yield dict(zip(ids, logs, strict=True))
+
+
+def divergence(parent: dict[int, float], child: dict[int, float]) -> float:
+    """Return KL(parent || child) in nats over the tokens that both name, and the rest as one."""
+    shared = [token for token in parent if token in child]
+    known = [[max(shares[token], TINY) for token in shared] for shares in (parent, child)]
+    p, q = (np.array([*part, max(1 - sum(part), TINY)]) for part in known)
+    p, q = p / p.sum(), q / q.sum()
+    return float((p * np.log(p / q)).sum())
 
 
 def passages_of(dataset: Dataset, chat: ChatFormat, context: int, config: QuantizeConfig) -> list[Passage]:
@@ -108,9 +138,11 @@ def read(model: Any, passages: Sequence[Passage]) -> Reading:
         # Padding is on the right, where causal attention never looks.
         logits = model(input_ids=ids.to(model.device), use_cache=False).logits[:, :-1].float().cpu()
         nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double()
-        picks = logits.argmax(-1)
+        likely = logits.topk(min(TOP, logits.shape[-1]))
+        logs = likely.values - logits.logsumexp(-1, keepdim=True)
         for i, passage in enumerate(batch):
             places = torch.tensor(passage.counted) - 1
-            readings.append(Reading(nats[i, places].numpy(), picks[i, places].numpy()))
+            found = (part[i, places].numpy() for part in (nats, likely.indices, logs))
+            readings.append(Reading(*found))
         start += size
     return Reading.joined(readings)

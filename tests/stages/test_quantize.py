@@ -3,6 +3,7 @@
 import json
 
 import gguf
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,13 +12,20 @@ from transformers import AutoModelForCausalLM
 
 from containers.contract import Dataset, Model, StageError
 from containers.formats import ChatFormat, identity_of, schema_of
-from containers.quantize.contract import QuantizeConfig, QuantizeInputs
+from containers.out import Out
+from containers.quantize import main
+from containers.quantize.config import QuantizeConfig
+from containers.quantize.contract import QuantizeInputs
 from containers.quantize.engine import Engine
-from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.gguf_writer import stored, write_gguf
+from containers.quantize.k_quants import encode
 from containers.quantize.measuring import Passage, given_tokens, read
 from containers.quantize.shipping import choose
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.stages.toy_chat import chats, question, write_model
+
+FORMATS = ("f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0", "nf4", "int8")
+Q4_0, Q4_K, Q5_K, Q6_K = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_K", "Q5_K", "Q6_K"))
 
 
 def train(folder, rows, steps=120):
@@ -64,7 +72,7 @@ def trained(tmp_path_factory):
 def quantized(trained, tmp_path_factory):
     """The stage's outputs, its folder, its card."""
     folder = tmp_path_factory.mktemp("quantize")
-    config = QuantizeConfig(threads=1, max_tokens=512)
+    config = QuantizeConfig(threads=1, max_tokens=512, formats=FORMATS)
     outputs, _ = run_by_hand(folder, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
     return outputs, json.loads((folder / "outputs/card/card.json").read_text())
 
@@ -72,13 +80,17 @@ def quantized(trained, tmp_path_factory):
 def test_every_format_is_measured_against_its_parent(quantized):
     outputs, card = quantized
     lines = {line["format"]: line for line in card["formats"]}
-    assert list(lines) == ["f16", "q8_0", "q4_0", "nf4", "int8"] == list(outputs.formats)
+    assert list(lines) == list(FORMATS) == list(outputs.formats)
     assert abs(lines["f16"]["delta"]) < 0.001
     assert lines["f16"]["top1_agreement"] > 0.99
     assert abs(lines["q8_0"]["delta"]) < 0.005
     assert abs(lines["q4_0"]["delta"]) < 0.10
+    assert abs(lines["q5_k_m"]["delta"]) < 0.02
+    assert abs(lines["q4_k_m"]["delta"]) < 0.05
     assert abs(lines["int8"]["delta"]) < 0.02
     assert abs(lines["nf4"]["delta"]) < 0.20
+    assert 0 <= lines["f16"]["kl_divergence"] < 1e-5 < lines["q4_0"]["kl_divergence"] < 0.05
+    assert lines["q8_0"]["kl_divergence"] < lines["q4_k_m"]["kl_divergence"] < lines["q4_0"]["kl_divergence"]
     assert lines["q4_0"]["bytes"] < lines["q8_0"]["bytes"] < lines["f16"]["bytes"]
 
 
@@ -127,6 +139,24 @@ def test_the_engine_measures_what_transformers_measures(trained, quantized):
     assert found.nats == pytest.approx(wanted.nats, rel=0.005, abs=0.02)
 
 
+def test_the_divergence_is_a_close_lower_bound_of_the_whole_one(tmp_path):
+    """Against KL over the whole vocabulary, of a random model and the same one with noise in its output."""
+    write_model(tmp_path / "model", tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    model.lm_head.weight.data *= 12
+    passages = [Passage(list(range(10, 74)), frozenset())]
+    ids = torch.tensor([passages[0].ids[:-1]])
+    with torch.inference_mode():
+        parent, before = read(model, passages), model(input_ids=ids).logits[0].double().log_softmax(-1)
+        assert parent.divergence_from(parent) == 0
+        model.lm_head.weight.data += 0.1 * torch.randn_like(model.lm_head.weight)
+        after = model(input_ids=ids).logits[0].double().log_softmax(-1)
+    whole = (before.exp() * (before - after)).sum(-1).mean().item()
+    found = read(model, passages).divergence_from(parent)
+    assert whole > 0.01
+    assert 0.3 * whole < found <= whole
+
+
 def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantized):
     """Reading and saving again gives the same tensors, after a forward pass of the first (which may pack them anew)."""
     from safetensors.torch import load_file
@@ -141,7 +171,7 @@ def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantize
 
 
 def test_twice_gives_the_same_bytes(trained, quantized, tmp_path):
-    config = QuantizeConfig(threads=1, max_tokens=512)
+    config = QuantizeConfig(threads=1, max_tokens=512, formats=FORMATS)
     again, _ = run_by_hand(tmp_path, "quantize", config, QuantizeInputs(model=trained[0], corpus=trained[1]))
     assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
 
@@ -179,37 +209,70 @@ def lines_of(**measured):
 
 
 @pytest.mark.parametrize(
-    ("measured", "ships", "because"),
+    ("measured", "chain", "ships", "because"),
     [
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, "q4_0", "smallest within"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, "q8_0", "smallest within"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, "q8_0", "smallest within"),
-        ({"f16": (0.07, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "f16", "no format is within"),
-        ({"q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, "q8_0", "no format is within"),
-        ({"f16": (0, 1), "nf4": (0, 1)}, "f16", "smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, (), "q4_0", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, (), "q8_0", "q4_0 did not pass: perplexity +6%"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, (), "q8_0", "q4_0 did not pass: top-1 agree"),
+        ({"f16": (0, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, (), "f16", "; q8_0 did not pass: perplexity +8%"),
+        ({"f16": (0, 0.8), "q4_0": (0, 0.8)}, (), "f16", "no format is within the bounds, and 16 bit ends the chain"),
+        ({"f16": (0, 1), "nf4": (0, 1)}, (), "f16", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0, 1)}, ("q8_0", "q4_0"), "q8_0", "the first of the recipe's chain"),
+        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0.2, 1)}, ("q4_0",), "f16", "q4_0 did not pass: perplexity +20%"),
     ],
 )
-def test_the_rule(measured, ships, because):
+def test_the_gate(measured, chain, ships, because):
     rows = lines_of(**measured)
-    chosen = choose(rows, QuantizeConfig(formats=tuple(measured)))
+    chosen = choose(rows, QuantizeConfig(formats=tuple(measured), chain=chain))
     assert chosen["format"] == ships
     assert because in chosen["reason"]
     assert [row["shipped"] for row in rows] == [row["format"] == ships for row in rows]
     assert all(row["reason"] for row in rows)
 
 
-def test_a_named_format_ships_and_says_what_it_breaks():
-    rows = lines_of(f16=(0, 1), q4_0=(0.2, 0.8))
-    chosen = choose(rows, QuantizeConfig(formats=("f16", "q4_0"), ship="q4_0"))
-    assert chosen["format"] == "q4_0"
-    assert "perplexity +20.0%" in chosen["reason"]
+def test_nothing_ships_when_16_bit_itself_is_far_from_the_parent():
+    with pytest.raises(StageError, match=r"not even f16: perplexity \+7%, allowed \+5%"):
+        choose(lines_of(f16=(0.07, 1), q4_0=(0.2, 0.8)), QuantizeConfig(formats=("f16", "q4_0")))
 
 
-def test_a_rule_that_nothing_can_meet_is_refused():
+def test_a_chain_of_formats_that_are_not_made_is_refused():
     with pytest.raises(ValueError, match="names no gguf"):
         QuantizeConfig(formats=("nf4",))
-    with pytest.raises(ValueError, match="not among the formats"):
-        QuantizeConfig(formats=("f16",), ship="q8_0")
+    with pytest.raises(ValueError, match="q8_0, which is not among the formats"):
+        QuantizeConfig(formats=("q4_0",), chain=("q8_0", "f16"))
+
+
+def planted(scale):
+    """Return a writer that spoils q4_0 files: the scale of every block of one real tensor becomes `scale`."""
+
+    def write(source, file, format):
+        write_gguf(source, file, format)
+        if format == "q4_0":
+            tensor = next(t for t in gguf.GGUFReader(file).tensors if t.name == "blk.1.ffn_down.weight")
+            data = bytearray(file.read_bytes())
+            for block in range(tensor.n_elements // 32):
+                place = tensor.data_offset + 18 * block
+                data[place : place + 2] = np.float16(scale).tobytes()
+            file.write_bytes(data)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("scale", "because"), [(40.0, "perplexity +"), (float("inf"), "llama.cpp cannot load model.gguf")]
+)
+def test_a_planted_bad_scale_is_stopped_by_the_gate_and_the_chain_falls_back(
+    trained, tmp_path, monkeypatch, scale, because
+):
+    monkeypatch.setattr(main, "write_gguf", planted(scale))
+    config = QuantizeConfig(threads=1, max_tokens=128, formats=("q4_0",), chain=("q4_0",))
+    outputs = main.run(config, QuantizeInputs(model=trained[0], corpus=trained[1]), Out(tmp_path))
+    assert outputs.shipped == outputs.formats["f16"]
+    card = json.loads((tmp_path / "outputs/card/card.json").read_text())
+    bad, good = card["formats"]
+    assert (bad["format"], bad["shipped"]) == ("q4_0", False)
+    assert (good["format"], good["shipped"]) == ("f16", True)
+    assert because in bad["reason"] and because in good["reason"]
 
 
 def test_rows_that_do_not_divide_into_blocks_stay_in_16_bit(tmp_path):
@@ -221,3 +284,57 @@ def test_rows_that_do_not_divide_into_blocks_stay_in_16_bit(tmp_path):
     assert types["output_norm.weight"] == "F32"
     with Engine(tmp_path / "model.gguf", 64, 1) as engine:
         assert len(engine.answer([5, 6, 7], 4)) > 0
+
+
+def error_of(values, made, kind):
+    return float(np.sqrt(((gguf.quants.dequantize(made, kind) - values) ** 2).mean()))
+
+
+def test_k_quants_lose_less_than_the_plain_quants_of_their_size():
+    """Root mean square error of rows that are normal, and of rows far from zero, which a mere scale cannot follow."""
+    values = np.random.default_rng(0).standard_normal((96, 512)).astype(np.float32)
+    for shift, bound in ((0, 0.86), (3, 0.5)):
+        moved = values + np.float32(shift)
+        plain = error_of(moved, gguf.quants.quantize(moved, Q4_0), Q4_0)
+        four, five, six = (error_of(moved, encode(moved, kind), kind) for kind in (Q4_K, Q5_K, Q6_K))
+        assert four < bound * plain
+        assert five < 0.6 * four
+        assert six < 0.6 * five or shift
+
+
+def test_k_quants_do_not_depend_on_the_number_of_threads():
+    values = np.random.default_rng(1).standard_normal((5000, 256)).astype(np.float32)
+    before = torch.get_num_threads()
+    try:
+        made = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.append(encode(values, Q4_K).tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("format", "most"), [("q4_k_m", "Q4_K"), ("q5_k_m", "Q5_K")])
+def test_a_mixture_spends_bits_where_llama_cpp_does(tmp_path, format, most):
+    model = write_model(tmp_path / "model", hidden_size=256, intermediate_size=512, num_hidden_layers=8)
+    write_gguf(model.path, tmp_path / "model.gguf", format)
+    types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    six = {name for name, kind in types.items() if kind == "Q6_K"}
+    layers = (0, 3, 6, 7)
+    assert six == {"token_embd.weight"} | {f"blk.{i}.{n}.weight" for i in layers for n in ("attn_v", "ffn_down")}
+    assert set(types.values()) == {"F32", "Q6_K", most}
+    assert stored(model.path, format) == {"tensors": {most: 48, "F32": 17, "Q6_K": 9}, "fallbacks": 0}
+    reference = AutoModelForCausalLM.from_pretrained(model.path).eval()
+    passages = [Passage(list(range(10, 74)), frozenset())]
+    with Engine(tmp_path / "model.gguf", 64, 1) as engine:
+        found = engine.read(passages, lambda done: None)
+    assert np.abs(found.nats - read(reference, passages).nats).mean() < 0.08
+
+
+def test_rows_that_do_not_divide_by_256_fall_back_as_in_llama_cpp(tmp_path, quantized):
+    rows = {row["format"]: row for row in quantized[1]["formats"]}
+    assert rows["q4_k_m"]["tensors"] == {"Q5_0": 12, "F32": 5, "Q8_0": 3}
+    assert rows["q5_k_m"]["tensors"] == {"Q5_1": 12, "F32": 5, "Q8_0": 3}
+    assert rows["q4_k_m"]["fallbacks"] == rows["q5_k_m"]["fallbacks"] == 15
+    assert rows["q4_0"]["fallbacks"] == 0
