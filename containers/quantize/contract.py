@@ -24,6 +24,12 @@ class QuantizeConfig(Config):
     """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
     min_top1_agreement: float = Field(0.9, ge=0, le=1)
     """Bound for shipping: share of held-out positions where format and parent put the same token first."""
+    max_accuracy_drop: float = Field(0.02, ge=0, le=1)
+    """Bound for shipping: share of problems solved less than by the parent, where McNemar's test rules out chance."""
+    max_problems: int = Field(100, ge=0)
+    """Held-out problems that the parent and every format answer, drawn by `seed`; 0 leaves accuracy unmeasured."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Longest answer to a problem; a longer one is cut and judged as it stands."""
     max_tokens: int = Field(4096, ge=64)
     """Held-out tokens that the formats are measured on, drawn by `seed`; llama.cpp reads them one by one."""
     passage_tokens: int = Field(256, ge=8)
@@ -43,7 +49,7 @@ class QuantizeConfig(Config):
         named = set(self.formats) & set(get_args(Gguf))
         if not named:
             raise ValueError(
-                f"formats names no gguf ({', '.join(get_args(Gguf))}), and only a gguf can be served from a bundle"
+                f"formats names no gguf ({', '.join(get_args(Gguf))}): only a gguf is served from a bundle"
             )
         strangers = set(self.chain) - named - {"f16"}
         if strangers:
@@ -57,6 +63,8 @@ class QuantizeInputs(Frozen):
     model: Model
     corpus: Dataset
     """Its held-out text (or conversations) is what the formats are measured on."""
+    problems: Dataset | None = None
+    """Its held-out problems are answered by the parent and every format."""
 
 
 class QuantizeOutputs(Frozen):
@@ -66,10 +74,5 @@ class QuantizeOutputs(Frozen):
     formats: dict[str, Quantized]
 
 
-STAGE = Stage(
-    "quantize",
-    QuantizeConfig,
-    QuantizeInputs,
-    QuantizeOutputs,
-    preload=("transformers", "bitsandbytes", "gguf", "xllamacpp"),
-)
+PRELOAD = ("transformers", "bitsandbytes", "gguf", "xllamacpp")
+STAGE = Stage("quantize", QuantizeConfig, QuantizeInputs, QuantizeOutputs, preload=PRELOAD)

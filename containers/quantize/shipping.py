@@ -6,6 +6,7 @@ Formats are tried in the order of the recipe's chain, 16 bit last; what does not
 from typing import Any
 
 from containers.contract import StageError
+from containers.mcnemar import SIGNIFICANT
 from containers.quantize.contract import QuantizeConfig
 from containers.quantize.gguf_types import WEIGHTS
 
@@ -77,4 +78,8 @@ def broken(line: Line, config: QuantizeConfig) -> str:
         return f"perplexity {100 * line['delta']:+.3g}%, allowed {100 * config.max_perplexity_increase:+.3g}%"
     if line["top1_agreement"] < config.min_top1_agreement:
         return f"top-1 agreement {line['top1_agreement']:.1%}, wanted {config.min_top1_agreement:.1%}"
+    drop = -(line.get("accuracy_delta") or 0)
+    if drop > config.max_accuracy_drop and line["accuracy_p"] < SIGNIFICANT:
+        lost, allowed = 100 * drop, 100 * config.max_accuracy_drop
+        return f"accuracy -{lost:.3g} points (p = {line['accuracy_p']:.2g}), allowed -{allowed:.3g}"
     return ""
