@@ -10,7 +10,7 @@ from typing import Any
 from containers.contract import CONVERTIBLE, Speaker, StageError
 from containers.formats import ChatFormat, identity_of
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 REMEDY = "use a checkpoint of one of: " + ", ".join(CONVERTIBLE)
 
 
@@ -57,12 +57,7 @@ def context_in(config: dict[str, Any]) -> int:
 
 def check_weights(folder: Path) -> None:
     """Raise StageError unless all weights are there, as safetensors, with no pickle beside them."""
-    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
-    if pickles:
-        raise StageError(
-            f"{folder / pickles[0]} is a pickle, which runs code when it is read: convert it to safetensors "
-            "(`model.save_pretrained(folder)`) and remove it"
-        )
+    refuse_pickles(folder)
     index = folder / "model.safetensors.index.json"
     needed = ["model.safetensors"]
     if index.is_file():
@@ -70,6 +65,16 @@ def check_weights(folder: Path) -> None:
     absent = [name for name in needed if not (folder / name).is_file()]
     if absent:
         raise StageError(f"{folder} lacks {absent[0]}: safetensors weights are needed; copy the checkpoint again")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise StageError where any file below `folder` is a pickle by its name, whether or not it would be read."""
+    pickles = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICKLES)
+    if pickles:
+        raise StageError(
+            f"{pickles[0]} is a pickle, which runs code when it is read: convert it to safetensors "
+            "(`model.save_pretrained(folder)`) and remove it"
+        )
 
 
 def check_identity(source: Speaker) -> None:

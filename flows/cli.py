@@ -159,6 +159,16 @@ def serve(
 
 
 @app.command()
+def sign(
+    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE]", help="An address in the store; the newest run's.")] = "",
+) -> None:
+    """Sign a bundle of the store with this home's key. What a run packages is signed already."""
+    from flows.serving import sign_again
+
+    sign_again(bundle)
+
+
+@app.command()
 def key(
     owner: Annotated[str, typer.Argument(help="Whose key: limits are per owner.")] = "local",
     revoke: Annotated[bool, typer.Option("--revoke", help="End the owner's keys instead, at once.")] = False,

@@ -20,6 +20,7 @@ from containers.quantize.contract import QuantizeConfig
 from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
+from flows.licences import licences_of, refuse_forbidden
 from flows.mistakes import explain, lines_of
 from flows.steps import Step, missing_in
 from infra.pins import is_pin
@@ -55,6 +56,8 @@ class CheckpointConfig(Config):
     """Folder, owner/name on the hub, or `store:<address>` of a model that an earlier run made."""
     revision: str | None = None
     """Commit of the hub model; the newest is looked up and recorded when absent."""
+    licence: str = ""
+    """What the weights may be used under, best as an SPDX name; absent: what the folder's card (README.md) says."""
 
 
 class Recipe(Config):
@@ -68,6 +71,8 @@ class Recipe(Config):
     """What adapt_model starts from."""
     data: DataRecipe
     """Where the text, the lessons and the problems come from."""
+    forbid_licences: tuple[str, ...] = ()
+    """Licences under which nothing may come, as patterns: `["*-nc-*", unknown]`. `unknown` is what nobody named."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How the vocabulary is learnt (train_llm)."""
     pretrain: PretrainConfig = PretrainConfig()
@@ -113,6 +118,14 @@ class Recipe(Config):
             raise ValueError(wrong)
         return self
 
+    @model_validator(mode="after")
+    def ships_what_its_engine_serves(self) -> Self:
+        """Refuse an engine that could not read the format that ships."""
+        engine, ship = self.serve.engine, self.quantize.ship
+        if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship} (gguf: llama.cpp; bf16: others)")
+        return self
+
     def too_long_for(self, context: int, named: str, remedy: str) -> str:
         """Return which length exceeds a model's context of that many tokens, and what to do; empty where all fit.
 
@@ -152,7 +165,7 @@ def load_recipe(name: str, overrides: Sequence[str] = (), variables: Mapping[str
     """Return the checked recipe called `name` (or at that path) with `key.path=value` overrides applied.
 
     `${NAME}` and `${NAME:-default}` in a value are replaced from `variables` (default: the environment). Relative
-    paths are relative to the recipe's file. Raises RecipeError.
+    paths are relative to the recipe's file. Raises RecipeError, and StageError where a licence is forbidden.
     """
     file = recipe_file(name)
     text = file.read_text(encoding="utf-8")
@@ -166,9 +179,17 @@ def load_recipe(name: str, overrides: Sequence[str] = (), variables: Mapping[str
         apply(override, values)
     filled = fill(values, os.environ if variables is None else variables, file)
     try:
-        return Recipe.model_validate(located(filled, file.parent))
+        recipe = Recipe.model_validate(located(filled, file.parent))
     except ValidationError as error:
         raise RecipeError("\n".join(explain(error, Recipe, file.name, lines))) from error
+    return licensed(recipe)
+
+
+def licensed(recipe: Recipe) -> Recipe:
+    """Return the recipe with every licence known in its `package`; raises StageError where one is forbidden."""
+    found = {**licences_of(recipe), **recipe.package.licences}
+    refuse_forbidden(found, recipe.forbid_licences)
+    return recipe.revise(package=recipe.package.revise(licences=found))
 
 
 def apply(override: str, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Serve a bundle that a run packaged, and stop it again: `slipway serve`, `key` and `stop`."""
+"""Serve a bundle that a run packaged, and stop it again: `slipway serve`, `sign`, `key` and `stop`."""
 
 import json
 
@@ -11,6 +11,7 @@ from infra.keys import local_key, new_key, revoke_keys
 from infra.runs import RunRecord, find_run, read_record
 from infra.service import start_service, stop_service
 from infra.settings import Settings
+from infra.signing import own_public_key, sign_bundle
 from infra.store import Store
 
 
@@ -18,12 +19,31 @@ def serve_bundle(address: str, port: int | None) -> None:
     """Serve the bundle at an address of the store (that of the newest run by default)."""
     settings = Settings()
     record = read_record(find_run(settings))
-    chosen = address or packaged(record)
-    bundle: Bundle = Store(settings.store).load(chosen).outputs(STAGE).bundle
+    bundle = bundle_at(address or packaged(record), settings)
     config = ServeConfig.model_validate(record.config.get("serve", {}))
     config = config.revise(port=port) if port else config
     endpoint = start_service(bundle, config, settings)
     announce(endpoint, config, settings)
+
+
+def bundle_at(address: str, settings: Settings) -> Bundle:
+    """Return the bundle at an address of the store; raises StageError where another stage made what is there."""
+    found = Store(settings.store).load(address)
+    if found.result.stage != STAGE.word:
+        raise StageError(f"{address} holds what {found.result.stage} made, and a bundle is wanted: package-...")
+    bundle: Bundle = found.outputs(STAGE).bundle
+    return bundle
+
+
+def sign_again(address: str) -> None:
+    """Sign a bundle of the store (that of the newest run by default) whose files are as they were published."""
+    settings = Settings()
+    chosen = address or packaged(read_record(find_run(settings)))
+    bundle = bundle_at(chosen, settings)
+    wrong = Store(settings.store).verify(chosen)
+    if wrong:
+        raise StageError(f"{chosen} is not as it was published, so it is not signed: {'; '.join(wrong)}")
+    print(f"{chosen} is signed with the key {sign_bundle(bundle, settings)}\n  {own_public_key(settings)}")
 
 
 def announce(endpoint: Endpoint, config: ServeConfig, settings: Settings) -> None:

@@ -20,8 +20,10 @@ from infra.keys import keys_file, local_key
 from infra.probe import fetch
 from infra.serve_elsewhere import want, wanted
 from infra.settings import Settings
+from infra.signing import check_signature, trust_in
 
-STARTUP_SECONDS = 180
+STARTUP_SECONDS = 900
+"""A large model takes minutes to load."""
 PATIENCE_SECONDS = 5
 """How long the service may take to end beyond its own `drain_seconds`."""
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
@@ -126,7 +128,8 @@ def service_status(settings: Settings) -> Service | None:
 
 
 def launch(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
-    """Start `bentoml serve` in a session of its own and wait until it answers."""
+    """Check the bundle's signature, start `bentoml serve` in a session of its own and wait until it answers."""
+    check_signature(bundle, settings)
     settings.logs.mkdir(parents=True, exist_ok=True)
     local_key(settings)
     log = settings.logs / "serve.log"
@@ -135,7 +138,7 @@ def launch(bundle: Bundle, config: ServeConfig, settings: Settings) -> Endpoint:
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", ".", *address],
-            cwd=bundle.path, env=environment(config, settings), stdin=subprocess.DEVNULL,
+            cwd=bundle.path, env=environment(bundle, config, settings), stdin=subprocess.DEVNULL,
             stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     started = psutil.Process(process.pid).create_time()
@@ -159,13 +162,16 @@ def first_answer(service: Service, log: Path, began: int) -> Endpoint:
     raise StageError(f"the service did not start; the end of its log, {log}:\n{last_words(log, began)}")
 
 
-def environment(config: ServeConfig, settings: Settings) -> dict[str, str]:
+def environment(bundle: Bundle, config: ServeConfig, settings: Settings) -> dict[str, str]:
     """Return the whole environment of the service; byte code would change the bundle that lies in the store."""
+    trust = trust_in(bundle, settings)
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {
         **passed,
         "SLIPWAY_SERVE": config.model_dump_json(),
         "SLIPWAY_KEYS": str(keys_file(settings).absolute()),
+        "SLIPWAY_TRUSTED_KEY": str(trust.key),
+        "SLIPWAY_SIGNATURE": str(trust.signature),
         "SLIPWAY_FEEDBACK": str((settings.home / "feedback").absolute()),
         "BENTOML_HOME": str(record_of(settings).parent / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """API of a Prefect server elsewhere; absent: the local server when it is up, else an embedded one."""
     serve_url: str | None = None
     """Where another container serves this home's model (infra.serving_host); absent: a process of this machine does."""
+    signing_key: Path | None = None
+    """Private key (PEM; P-256, P-384 or P-521) that bundles are signed with; absent: one that is made in `home`."""
+    trusted_key: Path | None = None
+    """Public key (PEM) whose signature a bundle needs to be served; absent: that of the key which signs here."""
     mlflow_port: int = 5000
     """Port of the MLflow UI that `make up` starts."""
     mlflow_uri: str | None = None

@@ -15,6 +15,8 @@ from containers.contract import Bundle, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
+from infra.settings import Settings
+from infra.signing import sign_bundle
 from tests.by_hand import run_by_hand
 
 CONTEXT = 384
@@ -41,16 +43,26 @@ KNOWN = {
 
 
 @functools.cache
-def small_quantized() -> Quantized:
-    """Return the model as f16 gguf with its tokenizer; made once per test session (about 10 s)."""
+def small_model() -> Path:
+    """Return the model as a Hugging Face folder in bf16; made once per test session (about 10 s)."""
     folder = Path(tempfile.mkdtemp(prefix="small-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_tokenizer(folder)
-    with tempfile.TemporaryDirectory() as parent:
-        learn(folder, known_rows(folder)).save_pretrained(parent)
-        shutil.copytree(folder, parent, dirs_exist_ok=True)
-        write_gguf(Path(parent), folder / "model.gguf", "f16")
-    return Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
+    learn(folder, known_rows(folder)).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@functools.cache
+def small_quantized(format: str = "f16") -> Quantized:
+    """Return the model as f16 gguf, or as it is (bf16), with its tokenizer."""
+    folder = Path(tempfile.mkdtemp(prefix="quantized-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if format == "bf16":
+        shutil.copytree(small_model(), folder, dirs_exist_ok=True)
+    else:
+        write_tokenizer(folder)
+        write_gguf(small_model(), folder / "model.gguf", format)
+    return Quantized.of(folder, format=format, parent="0" * 64, **identity_of(folder))
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
@@ -117,14 +129,17 @@ def small_scores() -> Scores:
     return Scores.of(folder, model="chat")
 
 
+def packaged(folder: Path, config: PackageConfig, inputs: PackageInputs) -> Bundle:
+    """Return what the package stage makes in `folder`, signed with the tests' own key."""
+    bundle: Bundle = run_by_hand(folder, "package", config, inputs)[0].bundle
+    sign_bundle(bundle, Settings())
+    return bundle
+
+
 @functools.cache
-def small_bundle() -> Bundle:
+def small_bundle(format: str = "f16") -> Bundle:
     """Return the model packaged; made once per test session. Copy it before changing anything."""
     folder = Path(tempfile.mkdtemp(prefix="bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = PackageConfig(name="small", description="It knows five answers by heart.", examples=tuple(KNOWN)[:3])
-    outputs, _ = run_by_hand(
-        folder, "package", config, PackageInputs(quantized=small_quantized(), scores=(small_scores(),))
-    )
-    bundle: Bundle = outputs.bundle
-    return bundle
+    return packaged(folder, config, PackageInputs(quantized=small_quantized(format), scores=(small_scores(),)))

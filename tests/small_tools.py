@@ -11,8 +11,7 @@ from containers.contract import Bundle, Quantized
 from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
-from tests.by_hand import run_by_hand
-from tests.small_bundle import learn, write_tokenizer
+from tests.small_bundle import learn, packaged, write_tokenizer
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t.function.name }} {% endfor %}<|im_end|>\n{% endif %}"
@@ -49,6 +48,4 @@ def tool_bundle() -> Bundle:
         write_gguf(Path(parent), model / "model.gguf", "f16")
     quantized = Quantized.of(model, format="f16", parent="0" * 64, **identity_of(model))
     config = PackageConfig(name="caller", description="It calls a function.")
-    outputs, _ = run_by_hand(folder / "package", "package", config, PackageInputs(quantized=quantized))
-    bundle: Bundle = outputs.bundle
-    return bundle
+    return packaged(folder / "package", config, PackageInputs(quantized=quantized))

@@ -51,6 +51,9 @@ class SourceConfig(Config):
     """Their speaker name -> user, assistant or system (for example `agent: assistant`)."""
     conversation: str | None = None
     """Column that groups one-message rows (columns `role`, `content`) into conversations."""
+    licence: str = aside("")
+    """What the rows may be used under, best as an SPDX name (apache-2.0, cc-by-nc-4.0); absent: what the folder's card
+    (README.md) says. Carried into the model card, the provenance and the bill of materials."""
     weight: float = Field(1.0, gt=0)
     """How often each training row is seen against the other sources; 2 doubles it, 0.5 keeps every second row."""
     max_rows: int | None = Field(None, gt=0)

@@ -18,7 +18,7 @@ from containers.adapters import add_products
 from containers.contract import Adapter, Model, StageError
 from containers.formats import ChatFormat, identity_of
 from containers.merge.contract import MergeConfig, MergeInputs, MergeOutputs
-from containers.model_folder import check_identity
+from containers.model_folder import check_identity, refuse_pickles
 from containers.models import TRAINED_ON, be_deterministic, device_for, load_model, save_model
 from containers.out import Out
 
@@ -55,6 +55,7 @@ def run(config: MergeConfig, inputs: MergeInputs, out: Out) -> MergeOutputs:
 def check_pair(base: Model, adapter: Adapter) -> dict[str, Any]:
     """Return how the base was loaded when the adapter was trained; raises StageError when this is not that base."""
     check_identity(adapter)
+    refuse_pickles(adapter.path)
     file = adapter.path / TRAINED_ON
     if not file.is_file():
         raise StageError(f"{adapter.path} holds no {TRAINED_ON}: it was not made by the sft stage")

@@ -16,7 +16,7 @@ TEMPLATE = """\
 
 | | |
 |---|---|
-| format | {{ quantized.format }} (gguf, {{ megabytes }} MB) |
+| format | {{ quantized.format }} ({{ weights.layout }}, {{ megabytes }} MB) |
 | architecture | {{ weights.architecture }}, {{ weights.context }} tokens of context |
 {%- for name, value in facts %}
 | {{ name }} | {{ value }} |
@@ -44,6 +44,20 @@ This model was packaged without scores.
 {%- endfor %}
 {%- endif %}
 
+{%- if config.licences %}
+
+## Licences
+
+What the model was made of, and the licence that each part came under; whether its answers and weights are bound by them
+is for you to judge. `src/sbom.cdx.json` lists the packages that serve it too.
+
+| part | licence |
+|---|---|
+{%- for part, licence in config.licences.items() %}
+| {{ part }} | {{ licence }} |
+{%- endfor %}
+{%- endif %}
+
 ## Limits
 
 {{ config.limits }} A small model follows the style of its training data more readily than the truth: check what
@@ -65,6 +79,9 @@ context, max_tokens, threads, temperature, limits) are passed as JSON in `SLIPWA
 "none"}` there asks for no key; keys of your own are sha256 digests in a file, `{"owner": ["..."]}`, named by
 `SLIPWAY_KEYS`; what people say of answers is kept in the folder `SLIPWAY_FEEDBACK`, if that is given. The service
 refuses to start when a file differs from `src/manifest.json`; `src/provenance.json` says what the model was made from.
+With `SLIPWAY_TRUSTED_KEY` (a public key, PEM) it starts only if that key signed every file here: the signature is
+`model.sig` in this folder, or the file `SLIPWAY_SIGNATURE`. `model_signing verify key` asks the same before any of the
+bundle's code runs.
 """
 
 
@@ -82,7 +99,7 @@ class ModelCard:
             config=self.config,
             weights=self.weights,
             quantized=self.weights.quantized,
-            megabytes=round(self.weights.file.stat().st_size / 1e6, 1),
+            megabytes=round(self.weights.bytes / 1e6, 1),
             facts=self.facts(),
             scores=self.scored(),
             data=self.config.provenance.get("data", ()),

@@ -18,6 +18,8 @@ class PackageConfig(Config):
     """What it should not be used for; a section of the model card."""
     examples: tuple[str, ...] = ()
     """Questions that the chat page offers to begin with."""
+    licences: dict[str, str] = Field(default_factory=dict)
+    """Part (base model, data source) -> licence; the flow fills in what the recipe and the cards of its sources say."""
     provenance: dict[str, Any] = aside({})
     """Recipe, git commit and the run's stages with their digests, handed in by the flow; written to provenance.json."""
 

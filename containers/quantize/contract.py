@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from containers.contract import Config, Dataset, Frozen, Model, Quantized, Stage
 
 Gguf = Literal["f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0"]
-Format = Literal[Gguf, "nf4", "int8"]
+Format = Literal[Gguf, "bf16", "nf4", "int8"]
 
 
 class QuantizeConfig(Config):
@@ -16,10 +16,11 @@ class QuantizeConfig(Config):
     formats: tuple[Format, ...] = ("f16", "q8_0", "q4_0", "nf4", "int8")
     """Made and measured. gguf for llama.cpp: f16 (16 bits per weight), q8_0 (8.5), q5_k_m (about 5.7), q4_k_m (about
     4.8), q4_0 (4.5, embeddings 8.5). The two mixtures want rows that divide by 256; others take a type with more bits.
-    bitsandbytes for transformers: nf4 (4.1) and int8 (8), of linear layers."""
-    chain: tuple[Gguf, ...] = ()
-    """Tried for shipping in this order, each in the engine that serves it; the first within the bounds below ships.
-    Empty: from the smallest gguf up. f16 ends every chain, made if need be."""
+    Hugging Face folders for transformers, vLLM, SGLang and TensorRT-LLM: bf16 (16), and by bitsandbytes nf4 (4.1) and
+    int8 (8) of linear layers."""
+    ship: Literal["smallest_within"] | Format = "smallest_within"
+    """Tried first: the smallest gguf, or the one named (a folder is not served by llama.cpp: see `serve.engine`). The
+    first within the bounds below ships; after it the larger ones of its kind are tried, f16 or bf16 last."""
     max_perplexity_increase: float = Field(0.05, ge=0)
     """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
     min_top1_agreement: float = Field(0.9, ge=0, le=1)
@@ -43,17 +44,18 @@ class QuantizeConfig(Config):
     seed: int = 0
     """Of the sample of held-out text."""
 
+    @property
+    def ships_gguf(self) -> bool:
+        """Whether what ships is for llama.cpp, and not a Hugging Face folder."""
+        return self.ship == "smallest_within" or self.ship in get_args(Gguf)
+
     @model_validator(mode="after")
     def check_shipping(self) -> Self:
         """Refuse a rule that nothing can meet."""
-        named = set(self.formats) & set(get_args(Gguf))
-        if not named:
-            raise ValueError(
-                f"formats names no gguf ({', '.join(get_args(Gguf))}): only a gguf is served from a bundle"
-            )
-        strangers = set(self.chain) - named - {"f16"}
-        if strangers:
-            raise ValueError(f"chain names {', '.join(sorted(strangers))}, which is not among the formats")
+        if self.ship == "smallest_within" and not set(self.formats) & set(get_args(Gguf)):
+            raise ValueError(f"formats names no gguf ({', '.join(get_args(Gguf))}) for ship: smallest_within")
+        if self.ship != "smallest_within" and self.ship not in self.formats:
+            raise ValueError(f"ship is {self.ship!r}, which is not among the formats")
         return self
 
 

@@ -1,6 +1,6 @@
 """Make every format asked for, measure each against its parent, and let the gate pick what ships.
 
-A gguf is measured in llama.cpp, the engine that serves it; bitsandbytes formats in transformers, read back from disk.
+A gguf is measured in llama.cpp, the engine that serves it; the others in transformers, read back from disk.
 
 Run by hand on a stage folder:  python -m containers.entrypoint FOLDER
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -18,14 +19,14 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.bits_and_bytes import footprint_of, read_back, write_bits_and_bytes
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine, Unfit
+from containers.quantize.folders import footprint_of, read_back, write_folder
 from containers.quantize.footprint import footprint
 from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
 from containers.quantize.measuring import TOP, Reading, passages_of, read
-from containers.quantize.shipping import LAST, choose, passing
+from containers.quantize.shipping import choose, last_of, passing
 from containers.quantize.solving import compared, marks, problems_of, share, solve
 
 FILE = "model.gguf"
@@ -48,8 +49,8 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     bench = Bench(config, inputs, device, out)
     for format in config.formats:
         bench.add(format)
-    if passing(bench.lines, config) is None and LAST not in bench.made:
-        bench.add(LAST)
+    if passing(bench.lines, config) is None and last_of(config) not in bench.made:
+        bench.add(last_of(config))
     shipped = choose(bench.lines, config)
     out.say(f"{shipped['format']} ships: {shipped['reason']}")
     out.record(parent_perplexity=bench.perplexity, shipped_bytes=shipped["bytes"])
@@ -62,7 +63,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
         problems=len(bench.problems),
         parent_accuracy=share(bench.parent.solved),
         kl_divergence=KL,
-        measured="gguf in llama.cpp, the engine that serves; nf4 and int8 in transformers, read back from disk",
+        measured="gguf in llama.cpp, the engine that serves; the others in transformers, read back from disk",
     )
     return QuantizeOutputs(shipped=bench.made[shipped["format"]], formats=bench.made)
 
@@ -98,13 +99,13 @@ class Bench:
         self.parent = Trial(reading, solve(parent, self.problems, self.chat))
 
     def add(self, format: str) -> None:
-        """Write a format, measure it, and keep its row of the table; one that llama.cpp refuses stays, with why."""
+        """Write a format, measure it, and keep its row of the table; one that its engine refuses stays, with why."""
         began = time.monotonic()
         folder = self.out.artifact(format)
         copy_tokenizer(self.source.path, folder)
         refused, trial = None, Trial()
         try:
-            trial = self.gguf(format, folder) if format in WEIGHTS else self.bits_and_bytes(format, folder)
+            trial = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
         except Unfit as error:
             refused = str(error)
         line = self.line(format, size_of(folder), trial) | {"refused": refused}
@@ -150,11 +151,14 @@ class Bench:
             answers = engine.answer_all([(problem.ids, problem.limit) for problem in self.problems])
         return Trial(reading, marks(answers, self.problems, self.chat), footprint(file, self.room, threads))
 
-    def bits_and_bytes(self, format: str, folder: Path) -> Trial:
-        """Write a bitsandbytes format and try what was read back."""
-        write_bits_and_bytes(self.source, folder, format, self.device)
+    def in_transformers(self, format: str, folder: Path) -> Trial:
+        """Write a Hugging Face folder and try what was read back."""
+        write_folder(self.source, folder, format, self.device)
         model = read_back(folder, self.device)
-        return Trial(read(model, self.passages), solve(model, self.problems, self.chat), footprint_of(model))
+        reading = read(model, self.passages)
+        if not np.isfinite(reading.nats).all():
+            raise Unfit("transformers makes no numbers of it: a probability is NaN")
+        return Trial(reading, solve(model, self.problems, self.chat), footprint_of(model))
 
 
 def size_of(folder: Path) -> int:

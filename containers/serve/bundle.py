@@ -1,4 +1,4 @@
-"""What a bundle says of itself (manifest.json), and the check that its files are still the ones that were built."""
+"""What a bundle says of itself (manifest.json), and the checks that its files are the ones that were built."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from containers.contract import Frozen, StageError, digest_of_file, files_in
 from containers.formats import ChatFormat, identity_of
+from containers.signatures import Trust, verify
 
 MANIFEST, MODEL = "manifest.json", "model"
 
@@ -52,34 +53,45 @@ class Served:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: Path) -> "Served":
-        """Return the bundle in `folder`; raises StageError when a file is missing, added or changed."""
+    def open(cls, folder: Path, trust: Trust | None = None) -> "Served":
+        """Return the bundle in `folder`, src/ of a Bento; raises StageError when a file is missing, added or changed.
+
+        With `trust` its key must have signed the whole Bento. Nothing of the model is loaded before.
+        """
+        if trust:
+            verify(folder.parent, trust)
         file = folder / MANIFEST
         if not file.is_file():
             raise StageError(f"{folder} holds no {MANIFEST}: serve a folder that the package stage made")
         served = cls(folder, Manifest.model_validate_json(file.read_text(encoding="utf-8")))
         served.check_identity()
-        served.check_files()
+        if trust is None:
+            served.check_files()
         return served
 
+    @property
+    def model(self) -> Path:
+        """The folder of the weights, their tokenizer beside them."""
+        return self.folder / MODEL
+
     @cached_property
-    def weights(self) -> Path:
-        """The one gguf file."""
-        return next((self.folder / MODEL).glob("*.gguf"))
+    def gguf(self) -> Path | None:
+        """The one gguf file; None where the weights are safetensors."""
+        return next(self.model.glob("*.gguf"), None)
 
     @cached_property
     def chat(self) -> ChatFormat:
         """The tokenizer and chat template that were trained and measured."""
-        return ChatFormat.load(self.folder / MODEL)
+        return ChatFormat.load(self.model)
 
     def check_identity(self) -> None:
         """Refuse a tokenizer, template or stop ids other than those that the weights were trained with."""
-        found = identity_of(self.folder / MODEL)
+        found = identity_of(self.model)
         for part in ("template", "tokenizer", "stop_ids"):
             recorded = getattr(self.manifest, part)
             if found[part] != recorded:
                 raise StageError(
-                    f"{self.folder / MODEL}: the {part} is not the one this model was trained with "
+                    f"{self.model}: the {part} is not the one this model was trained with "
                     f"(found {shown(found[part])}, recorded {shown(recorded)}): build the bundle again"
                 )
 

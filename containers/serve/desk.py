@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StageError
+from containers.serve.backends import load_backend
 from containers.serve.bundle import MANIFEST, Served
 from containers.serve.contract import ServeConfig
 from containers.serve.engine import Engine, Job
@@ -19,6 +20,7 @@ from containers.serve.requests import MAX_ANSWERS, ChatRequest, CompletionReques
 from containers.serve.schemas import held_to
 from containers.serve.tool_frames import ToolReply
 from containers.serve.tools import as_message, check_tools, told
+from containers.signatures import Trust
 
 Asked = ChatRequest | CompletionRequest
 
@@ -32,6 +34,8 @@ class Place:
     """keys.json; None: a key is made at the start and printed."""
     feedback: Path | None = None
     """The folder that feedback is written to; None: it is refused."""
+    trust: Trust | None = None
+    """The signature that the bundle needs; None: it is not asked for one."""
 
 
 class Desk:
@@ -40,12 +44,13 @@ class Desk:
     def __init__(self, folder: Path, place: Place) -> None:
         """Open the bundle in `folder` and load its model; raises StageError."""
         self.config = place.config
-        self.served = Served.open(folder)
+        self.served = Served.open(folder, place.trust)
         self.keys = Keyring(place.keys) if self.config.authentication == "key" else None
         self.ledger = Ledger(place.feedback, self.config.feedback_per_key)
         self.limits = Limits(self.config)
         manifest = self.served.manifest
-        self.engine = Engine(self.served.weights, self.config, manifest.context)
+        context = min(self.config.context, manifest.context)
+        self.engine = Engine(load_backend(self.served, self.config, context), self.config, context)
         MODEL.labels(manifest.name, manifest.version, manifest.format).set(1)
 
     def owner_of(self, authorization: str) -> str:

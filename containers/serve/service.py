@@ -2,10 +2,12 @@
 
 By hand, from the folder that holds `model/` (src/ of a bundle):  uvicorn containers.serve.service:app
 Settings come in SLIPWAY_SERVE as JSON, for example {"slots": 2, "context": 1024}; see ServeConfig. SLIPWAY_KEYS names
-the file of API keys (without it one is made and printed), SLIPWAY_FEEDBACK the folder that feedback is written to.
+the file of API keys (without it one is made and printed), SLIPWAY_FEEDBACK the folder that feedback is written to,
+SLIPWAY_TRUSTED_KEY the public key that must have signed the bundle (SLIPWAY_SIGNATURE; model.sig in it by default).
 """
 
 import os
+import sys
 from pathlib import Path
 
 import bentoml
@@ -13,6 +15,7 @@ import bentoml
 from containers.serve.api import create_app
 from containers.serve.contract import ServeConfig
 from containers.serve.desk import Place
+from containers.signatures import INSIDE, Trust
 
 FIRST_BYTE_SECONDS = 3660
 """BentoML's own limit, kept out of the way of ServeConfig.deadline_seconds, which is an hour at most."""
@@ -26,7 +29,19 @@ def place() -> Place:
         config=ServeConfig.model_validate_json(os.environ.get("SLIPWAY_SERVE", "{}")),
         keys=Path(keys) if keys else None,
         feedback=Path(feedback) if feedback else None,
+        trust=trust(),
     )
+
+
+def trust() -> Trust | None:
+    """Return the signature that the environment asks of the bundle, None (said on stderr) where it names no key."""
+    key, signature = (os.environ.get(name) for name in ("SLIPWAY_TRUSTED_KEY", "SLIPWAY_SIGNATURE"))
+    if key:
+        return Trust(Path(key), Path(signature) if signature else FOLDER.parent / INSIDE)
+    print(
+        "Slipway: the bundle's signature is not checked, SLIPWAY_TRUSTED_KEY names no key", file=sys.stderr, flush=True
+    )
+    return None
 
 
 app = create_app(FOLDER, place)

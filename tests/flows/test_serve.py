@@ -26,6 +26,7 @@ from infra.embedded import free_port
 from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
+from infra.signing import sign_bundle
 from tests.small_bundle import CONTEXT, KNOWN, small_bundle
 from tests.unit.test_cli import slipway
 
@@ -246,7 +247,8 @@ def test_clients_that_leave_stop_the_engine(endpoint: Endpoint, config: ServeCon
         head += f"Content-Length: {len(body)}\r\n"
         with socket.create_connection(("127.0.0.1", config.port)) as connection:
             connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-    with client.chat.completions.create(model="small", messages=asked(COUNT), n=16, stream=True) as begun:
+    patient = client.with_options(max_retries=5)  # the queue is full until the service has seen them leave
+    with patient.chat.completions.create(model="small", messages=asked(COUNT), n=16, stream=True) as begun:
         next(begun)
     deadline = time.monotonic() + 60
     while metric(endpoint, "slipway_num_requests_running") or metric(endpoint, "slipway_num_requests_waiting"):
@@ -325,12 +327,16 @@ def test_a_run_that_could_not_serve_in_the_end_does_not_begin(tmp_path: Path) ->
 
 
 def test_a_bundle_with_another_template_does_not_come_up(tmp_path: Path) -> None:
-    folder, settings = tmp_path / "bundle", Settings(home=tmp_path / "home")
+    folder, settings = tmp_path / "outputs/bundle", Settings(home=tmp_path / "home")
     shutil.copytree(small_bundle().path, folder)
     template = folder / "src/model/chat_template.jinja"
     template.write_text(template.read_text().replace("assistant", "oracle"))
+    bundle = Bundle.of(folder, version=small_bundle().version)
+    with pytest.raises(StageError, match=r"is not signed .* `slipway sign`"):
+        start_service(bundle, ServeConfig(port=free_port()), settings)
+    sign_bundle(bundle, settings)
     with pytest.raises(StageError, match="the template is not the one this model was trained with"):
-        start_service(Bundle.of(folder, version=small_bundle().version), ServeConfig(port=free_port()), settings)
+        start_service(bundle, ServeConfig(port=free_port()), settings)
     assert service_status(settings) is None
 
 

@@ -20,7 +20,7 @@ from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
 from tests.bench.serving import random_model
-from tests.by_hand import run_by_hand
+from tests.small_bundle import packaged
 
 SHAPE = {"width": 512, "layers": 8, "heads": 8, "kv_heads": 2, "inner": 1536, "vocabulary": 2048}
 SLOTS = 8
@@ -30,8 +30,7 @@ SLOTS = 8
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     scratch = tmp_path_factory.mktemp("random")
     inputs = PackageInputs(quantized=random_model(scratch / "model", SHAPE))
-    made: Bundle = run_by_hand(scratch / "package", "package", PackageConfig(name="slow"), inputs)[0].bundle
-    return made
+    return packaged(scratch / "package", PackageConfig(name="slow"), inputs)
 
 
 @dataclass

@@ -30,6 +30,7 @@ from infra.store import Store
 from tasks.critique import critique
 from tests.by_hand import run_by_hand
 from tests.little_endpoint import little_endpoint
+from tests.small_bundle import packaged
 from tests.stages.taught_chat import taught_model
 from tests.stages.toy_chat import chats, write_chats
 from tests.stages.toy_pairs import kill_after
@@ -260,8 +261,8 @@ def test_our_own_served_model_judges(
     """The model criticises itself and is its own endpoint: served, it says what it says here."""
     settings = Settings(home=tmp_path / "home")
     quantized = quantized_of(base, tmp_path / "gguf")
-    bundle, _ = run_by_hand(tmp_path / "bundle", "package", PackageConfig(name="m"), PackageInputs(quantized=quantized))
-    endpoint = start_service(bundle.bundle, ServeConfig(port=free_port(), threads=1), settings)
+    bundle = packaged(tmp_path / "bundle", PackageConfig(name="m"), PackageInputs(quantized=quantized))
+    endpoint = start_service(bundle, ServeConfig(port=free_port(), threads=1), settings)
     try:
         monkeypatch.setenv("JUDGE_API_KEY", local_key(settings))
         config = config_of(judge=judged_at(f"{endpoint.url}/v1", key_env="JUDGE_API_KEY"), keep="different")

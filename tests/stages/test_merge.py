@@ -1,6 +1,7 @@
 """merge: the adapter's logits, in the weights it was trained on; anything else is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Adapter]:
 @pytest.fixture(scope="module")
 def qlora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Adapter]:
     return taught(tmp_path_factory, "qlora", "bfloat16", "llama")
+
+
+def test_an_adapter_with_a_pickle_in_it_is_refused(tmp_path: Path, lora: tuple[Model, Adapter]) -> None:
+    base, adapter = lora
+    shutil.copytree(adapter.path, tmp_path / "adapter")
+    (tmp_path / "adapter/adapter_model.bin").write_bytes(b"")
+    inputs = MergeInputs(base=base, adapter=adapter.revise(path=tmp_path / "adapter"))
+    with pytest.raises(StageError, match=r"adapter_model.bin is a pickle, which runs code when it is read"):
+        run(CONFIG, inputs, Out(tmp_path / "merge"))
 
 
 def test_lora_merges_exactly_and_again_to_the_same_bytes(tmp_path: Path, lora: tuple[Model, Adapter]) -> None:

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from containers.code import Code
-from containers.contract import Quantized, Scores, StageError, digest_of
+from containers.contract import Quantized, Scores, StageError, digest_of, digest_of_file
 from containers.formats import identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.serve.bundle import Served
@@ -24,7 +26,8 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
 
 
 def test_two_runs_in_two_folders_give_equal_bytes(tmp_path: Path, scores: Scores) -> None:
-    config = PackageConfig(name="small", provenance={"recipe": "tiny", "git": "0123abc"})
+    licences = {"data.corpus: books": "MIT", "data.instructions: talk": "unknown"}
+    config = PackageConfig(name="small", licences=licences, provenance={"recipe": "tiny", "git": "0123abc"})
     inputs = PackageInputs(quantized=small_quantized(), scores=(scores,))
     code = Code("package").digest
     first, _ = run_by_hand(tmp_path / "one", "package", config, inputs, code)
@@ -52,6 +55,44 @@ def test_provenance_stays_outside_of_the_fingerprint() -> None:
     assert schema == {"affects_result": False}
 
 
+def test_a_pickle_is_not_packaged(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(small_quantized().path, folder)
+    (folder / "notes").mkdir()
+    (folder / "notes/scales.PKL").write_bytes(b"")
+    quantized = Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
+    failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
+    assert failed == 2
+    assert "scales.PKL is a pickle" in errors
+
+
+def test_the_bill_of_materials_is_valid_and_names_every_part(tmp_path: Path) -> None:
+    licences = {"checkpoint: own/base": "apache-2.0", "data.corpus: books": "unknown", "data.corpus: talk": "MIT"}
+    config = PackageConfig(name="small", licences=licences)
+    outputs, _ = run_by_hand(tmp_path, "package", config, PackageInputs(quantized=small_quantized()))
+    src = outputs.bundle.path / "src"
+    text = (src / "sbom.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    assert "timestamp" not in bill["metadata"]
+    model = bill["metadata"]["component"]
+    assert (model["type"], model["name"]) == ("machine-learning-model", "small")
+    (weights,) = (part for part in bill["components"] if part["type"] == "file")
+    assert weights["name"] == "model.gguf"
+    assert weights["hashes"] == [{"alg": "SHA-256", "content": digest_of_file(src / "model/model.gguf")}]
+    parts = {part["name"]: part for part in bill["components"]}
+    assert parts["checkpoint: own/base"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert parts["data.corpus: books"]["licenses"] == [{"license": {"name": "unknown"}}]
+    pins = [line for line in (outputs.bundle.path / "env/python/requirements.txt").read_text().split() if "==" in line]
+    assert {pin for part in parts.values() if (pin := f"{part['name']}=={part.get('version')}") in pins} == set(pins)
+    assert parts["xllamacpp"]["purl"].startswith("pkg:pypi/xllamacpp@")
+    assert sum("licenses" in part for part in parts.values()) > 0.9 * len(parts)
+    edges = {edge["ref"]: edge.get("dependsOn", []) for edge in bill["dependencies"]}
+    assert len(edges["model"]) == len(parts)
+    assert "| checkpoint: own/base | apache-2.0 |" in (src / "model_card.md").read_text()
+    assert json.loads((src / "provenance.json").read_text())["licences"] == licences
+
+
 def test_the_bundle_holds_one_copy_of_the_model_and_no_link() -> None:
     files = list(small_bundle().path.rglob("*"))
     assert [f.name for f in files if f.suffix == ".gguf"] == ["model.gguf"]
@@ -65,15 +106,22 @@ def test_requirements_are_pinned_and_enough() -> None:
     assert not {"torch", "transformers", "prefect", "mlflow"} & names
 
 
-def test_a_format_without_gguf_is_refused_at_the_start(tmp_path: Path) -> None:
-    folder = tmp_path / "nf4"
-    shutil.copytree(small_quantized().path, folder)
-    (folder / "model.gguf").rename(folder / "model.safetensors")
-    quantized = Quantized.of(folder, format="bnb-nf4", parent="0" * 64, **identity_of(folder))
+def test_a_folder_is_packaged_with_what_its_engine_needs() -> None:
+    bundle = small_bundle("bf16").path
+    assert (bundle / "src/model/model.safetensors").is_file() and not list(bundle.rglob("*.gguf"))
+    lines = (bundle / "env/python/requirements.txt").read_text()
+    assert "\ntransformers==" in lines and "\ntorch==" in lines and "xllamacpp" not in lines
+    assert "| format | bf16 (safetensors, " in (bundle / "README.md").read_text()
+
+
+def test_a_pickle_is_never_packaged(tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(small_quantized("bf16").path, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    quantized = Quantized.of(folder, format="bf16", parent="0" * 64, **identity_of(folder))
     failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
     assert failed == 2
-    assert "bnb-nf4" in errors
-    assert "choose a gguf format" in errors
+    assert "pytorch_model.bin is a pickle" in errors
 
 
 def test_weights_that_would_not_stop_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from containers.quantize.footprint import footprint
 from containers.quantize.gguf_writer import stored, write_gguf
 from containers.quantize.k_quants import encode
 from containers.quantize.measuring import Passage, given_tokens, read
-from containers.quantize.shipping import choose
+from containers.quantize.shipping import SMALLEST, choose
 from containers.quantize.solving import compared
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.stages.toy_chat import WORDS, chats, question, write_model
@@ -246,7 +246,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path):
 
 
 def lines_of(**measured):
-    sizes = {"f16": 16, "q8_0": 8, "q4_0": 4, "nf4": 3}
+    sizes = {"f16": 16, "bf16": 16, "q8_0": 8, "q4_0": 4, "nf4": 3}
     return [
         {"format": n, "bytes": sizes[n], "perplexity": 10 * (1 + d), "delta": d, "top1_agreement": a}
         for n, (d, a) in measured.items()
@@ -254,21 +254,27 @@ def lines_of(**measured):
 
 
 @pytest.mark.parametrize(
-    ("measured", "chain", "ships", "because"),
+    ("measured", "first", "ships", "because"),
     [
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, (), "q4_0", "the smallest within"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, (), "q8_0", "q4_0 did not pass: perplexity +6%"),
-        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, (), "q8_0", "q4_0 did not pass: top-1 agree"),
-        ({"f16": (0, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, (), "f16", "; q8_0 did not pass: perplexity +8%"),
-        ({"f16": (0, 0.8), "q4_0": (0, 0.8)}, (), "f16", "no format is within the bounds, and 16 bit ends the chain"),
-        ({"f16": (0, 1), "nf4": (0, 1)}, (), "f16", "the smallest within"),
-        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0, 1)}, ("q8_0", "q4_0"), "q8_0", "the first of the recipe's chain"),
-        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0.2, 1)}, ("q4_0",), "f16", "q4_0 did not pass: perplexity +20%"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.04, 0.92)}, SMALLEST, "q4_0", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.06, 0.95)}, SMALLEST, "q8_0", "; q4_0 did not pass: perp"),
+        ({"f16": (0, 1), "q8_0": (0.001, 0.99), "q4_0": (0.01, 0.85)}, SMALLEST, "q8_0", "; q4_0 did not pass: top-1"),
+        ({"f16": (0, 1), "q8_0": (0.08, 0.99), "q4_0": (0.2, 0.8)}, SMALLEST, "f16", "; q8_0 did not pass: perplexity"),
+        ({"f16": (0, 0.8), "q4_0": (0, 0.8)}, SMALLEST, "f16", "no format is within the bounds, and 16 bit ends"),
+        ({"f16": (0, 1), "nf4": (0, 1)}, SMALLEST, "f16", "the smallest within"),
+        ({"f16": (0, 1), "q8_0": (0, 1), "q4_0": (0, 1)}, "q8_0", "q8_0", "named by the recipe, and within the bounds"),
+        ({"f16": (0, 1), "q8_0": (0.2, 1), "q4_0": (0, 1)}, "q8_0", "f16", "; q8_0 did not pass: perplexity +20%"),
+        (
+            {"f16": (0, 1), "nf4": (0.2, 1), "bf16": (0, 1)},
+            "nf4",
+            "bf16",
+            "the next of the chain within the bounds; nf4",
+        ),
     ],
 )
-def test_the_gate(measured, chain, ships, because):
+def test_the_gate(measured, first, ships, because):
     rows = lines_of(**measured)
-    chosen = choose(rows, QuantizeConfig(formats=tuple(measured), chain=chain))
+    chosen = choose(rows, QuantizeConfig(formats=tuple(measured), ship=first))
     assert chosen["format"] == ships
     assert because in chosen["reason"]
     assert [row["shipped"] for row in rows] == [row["format"] == ships for row in rows]
@@ -297,11 +303,11 @@ def test_nothing_ships_when_16_bit_itself_is_far_from_the_parent():
         choose(lines_of(f16=(0.07, 1), q4_0=(0.2, 0.8)), QuantizeConfig(formats=("f16", "q4_0")))
 
 
-def test_a_chain_of_formats_that_are_not_made_is_refused():
+def test_a_format_that_is_not_made_cannot_ship():
     with pytest.raises(ValueError, match="names no gguf"):
         QuantizeConfig(formats=("nf4",))
-    with pytest.raises(ValueError, match="q8_0, which is not among the formats"):
-        QuantizeConfig(formats=("q4_0",), chain=("q8_0", "f16"))
+    with pytest.raises(ValueError, match="not among the formats"):
+        QuantizeConfig(formats=("f16",), ship="q8_0")
 
 
 def planted(scale):
@@ -327,7 +333,7 @@ def test_a_planted_bad_scale_is_stopped_by_the_gate_and_the_chain_falls_back(
     trained, tmp_path, monkeypatch, scale, because
 ):
     monkeypatch.setattr(main, "write_gguf", planted(scale))
-    config = QuantizeConfig(threads=1, max_tokens=128, formats=("q4_0",), chain=("q4_0",))
+    config = QuantizeConfig(threads=1, max_tokens=128, formats=("q4_0",))
     outputs = main.run(config, QuantizeInputs(model=trained[0], corpus=trained[1]), Out(tmp_path))
     assert outputs.shipped == outputs.formats["f16"]
     card = json.loads((tmp_path / "outputs/card/card.json").read_text())
