@@ -44,6 +44,6 @@ def adapt(recipe: Recipe) -> Candidate:
     aligned = align(chat, materials, recipe)
 
     scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
-    compact = quantize(aligned.last, materials.corpus, recipe.quantize)
+    compact = quantize(aligned.last, materials.corpus, materials.problems, recipe.quantize)
     bundle = package(compact, scores, recipe.package)
     return Candidate(bundle, aligned.last, scores, materials)

@@ -99,12 +99,16 @@ def show_figures(console: Console, facts: dict[str, object], page: Path) -> None
     for line in facts["scores"]:  # type: ignore[attr-defined]
         interval = f"{line['low']:.3f} - {line['high']:.3f}"
         scores.add_row(line["model"], line["measure"], f"{line['value']:.3f}", interval, str(line["n"]))
-    formats = Table("format", "MB", "perplexity", "top-1", "", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    formats = Table(
+        "format", "MB", "perplexity", "KL", "top-1", "solved", "", box=None, pad_edge=False, padding=(0, 3, 0, 0)
+    )
     for line in facts["quantization"]:  # type: ignore[attr-defined]
         agreement = "" if line["top1_agreement"] is None else f"{line['top1_agreement']:.3f}"
         perplexity = "" if line["perplexity"] is None else f"{line['perplexity']:.3f}"
-        size = f"{line['bytes'] / 1e6:.1f}"
-        formats.add_row(line["format"], size, perplexity, agreement, "ships" if line["shipped"] else "")
+        divergence = "" if line["kl_divergence"] is None else f"{line['kl_divergence']:.2g}"
+        solved = "" if line["accuracy"] is None else f"{line['accuracy']:.3f}"
+        size, ships = f"{line['bytes'] / 1e6:.1f}", "ships" if line["shipped"] else ""
+        formats.add_row(line["format"], size, perplexity, divergence, agreement, solved, ships)
     console.print(f"[bold]{facts['run']}[/]", highlight=False)
     console.print(scores)
     console.print(formats)

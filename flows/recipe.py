@@ -121,9 +121,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def ships_what_its_engine_serves(self) -> Self:
         """Refuse an engine that could not read the format that ships."""
-        engine, chain = self.serve.engine, self.quantize.chain or "of ggufs"
+        engine, ship = self.serve.engine, self.quantize.ship
         if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
-            raise ValueError(f"serve.engine {engine} cannot read quantize.chain {chain} (llama.cpp reads gguf alone)")
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship} (gguf: llama.cpp; bf16: others)")
         return self
 
     def too_long_for(self, context: int, named: str, remedy: str) -> str:

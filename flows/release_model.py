@@ -34,7 +34,7 @@ def release_model(model: StoredModel, recipe_name: AnyRecipe = "tiny", overrides
         released = whole(base_of(chosen), chosen, recipe.merge)
 
         scores = evaluate_each({"released": released}, materials, recipe.evaluate)
-        compact = quantize(released, materials.corpus, recipe.quantize)
+        compact = quantize(released, materials.corpus, materials.problems, recipe.quantize)
         bundle = package(compact, scores, recipe.package)
         endpoint = serve(bundle, recipe.serve)
         return report(endpoint, scores)

@@ -47,6 +47,6 @@ def train(recipe: Recipe) -> Candidate:
     aligned = align(chat, materials, recipe)
 
     scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
-    compact = quantize(aligned.last, corpus, recipe.quantize)
+    compact = quantize(aligned.last, corpus, materials.problems, recipe.quantize)
     bundle = package(compact, scores, recipe.package)
     return Candidate(bundle, aligned.last, scores, materials)

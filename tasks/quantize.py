@@ -7,6 +7,6 @@ from infra.stage_runner import run_stage
 
 
 @stage_task
-def quantize(model: Model, corpus: Dataset, config: QuantizeConfig) -> Quantized:
+def quantize(model: Model, corpus: Dataset, problems: Dataset | None, config: QuantizeConfig) -> Quantized:
     """Write every format asked for, measure each against its parent, and return the one that ships."""
-    return run_stage(STAGE, config, QuantizeInputs(model=model, corpus=corpus)).shipped
+    return run_stage(STAGE, config, QuantizeInputs(model=model, corpus=corpus, problems=problems)).shipped

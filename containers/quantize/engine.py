@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,11 @@ import numpy as np
 import xllamacpp
 
 from containers.contract import StageError
+from containers.quantize.footprint import SLOTS, SOCKETS, settings_of
 from containers.quantize.measuring import TOP, Passage, Reading
 
-SLOTS = 4
 UNDERFLOW = 104.0
 """Nats of the least probability that fp32 holds; llama.cpp reports the lowest float for one below."""
-SOCKETS = "/tmp"
-"""Not TMPDIR: a socket's path has at most 107 bytes, and a stage folder may lie deep."""
 
 
 class Unfit(StageError):
@@ -40,14 +38,7 @@ class Engine:
         """Load the gguf `file` with room for `context` tokens in each of 4 slots; raises Unfit."""
         self._folder = tempfile.TemporaryDirectory(prefix="engine-", dir=SOCKETS)
         self._socket = f"{self._folder.name}/llama.sock"
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(file)
-        settings.n_parallel, settings.n_ctx = SLOTS, SLOTS * (context + 8)
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-        settings.check_tensors = True  # refuses infinite scales
-        settings.warmup = settings.fit_params = settings.ui = False
-        settings.verbosity, settings.cache_ram_mib, settings.n_threads_http = 0, 0, 1
-        settings.hostnames = [self._socket]
+        settings = settings_of(file, context + 8, threads, self._socket)
         # The server takes these two signals for itself; they belong to the stage.
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -77,6 +68,11 @@ class Engine:
                 readings.append(reading)
                 told(len(readings))
         return Reading.joined(readings)
+
+    def answer_all(self, asked: Sequence[tuple[list[int], int]]) -> list[list[int]]:
+        """Return the greedy continuation of each (ids, limit), up to a stop token."""
+        with ThreadPoolExecutor(SLOTS) as threads:
+            return list(threads.map(self.answer, *zip(*asked, strict=True))) if asked else []
 
     def answer(self, ids: list[int], limit: int) -> list[int]:
         """Return the greedy continuation of `ids`, at most `limit` tokens."""

@@ -4,6 +4,7 @@ The order matters. On a CPU with AVX512-BF16, bitsandbytes packs weights anew in
 after it would be another format.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from containers.contract import Model
+from containers.generation import Job, answer_all
 from containers.models import DTYPES, load_model, working_precision
+from containers.quantize.footprint import TIMED_TOKENS, WARM_UP_TOKENS
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bf16": {},
@@ -28,6 +31,18 @@ def write_folder(source: Model, folder: Path, format: str, device: torch.device)
     model = load_model(source, "bf16", BitsAndBytesConfig(**settings) if settings else None, device)
     model.config._name_or_path = ""
     model.save_pretrained(folder)
+
+
+def footprint_of(model: Any) -> dict[str, float]:
+    """Return `memory_bytes` (weights and buffers; on a GPU its peak) and `tokens_per_second` (one stream, greedy)."""
+    job = Job([0], TIMED_TOKENS, lambda made: False)
+    answer_all(model, [Job([0], WARM_UP_TOKENS, job.ended)], 1, lambda done: None)
+    began = time.monotonic()
+    answer_all(model, [job], 1, lambda done: None)
+    seconds = time.monotonic() - began
+    on_gpu = model.device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else model.get_memory_footprint()
+    return {"memory_bytes": memory, "tokens_per_second": round(TIMED_TOKENS / seconds, 1)}
 
 
 def read_back(folder: Path, device: torch.device) -> Any:

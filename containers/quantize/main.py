@@ -6,9 +6,11 @@ Run by hand on a stage folder:  python -m containers.entrypoint FOLDER
 """
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
@@ -17,14 +19,15 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.config import QuantizeConfig
-from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
+from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine, Unfit
-from containers.quantize.folders import read_back, write_folder
+from containers.quantize.folders import footprint_of, read_back, write_folder
+from containers.quantize.footprint import footprint
 from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
 from containers.quantize.measuring import TOP, Reading, passages_of, read
-from containers.quantize.shipping import choose, passing
+from containers.quantize.shipping import choose, last_of, passing
+from containers.quantize.solving import compared, marks, problems_of, share, solve
 
 FILE = "model.gguf"
 KL = (
@@ -46,21 +49,32 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     bench = Bench(config, inputs, device, out)
     for format in config.formats:
         bench.add(format)
-    if passing(bench.lines, config) is None and config.last not in bench.made:
-        bench.add(config.last)
+    if passing(bench.lines, config) is None and last_of(config) not in bench.made:
+        bench.add(last_of(config))
     shipped = choose(bench.lines, config)
     out.say(f"{shipped['format']} ships: {shipped['reason']}")
-    out.record(parent_perplexity=bench.parent.perplexity, shipped_bytes=shipped["bytes"])
+    out.record(parent_perplexity=bench.perplexity, shipped_bytes=shipped["bytes"])
     out.record(**{f"perplexity/{n['format']}": n["perplexity"] for n in bench.lines if n["perplexity"] is not None})
     out.write_card(
         formats=bench.lines,
         shipped=shipped["format"],
-        parent_perplexity=bench.parent.perplexity,
-        tokens=len(bench.parent.nats),
+        parent_perplexity=bench.perplexity,
+        tokens=bench.tokens,
+        problems=len(bench.problems),
+        parent_accuracy=share(bench.parent.solved),
         kl_divergence=KL,
         measured="gguf in llama.cpp, the engine that serves; the others in transformers, read back from disk",
     )
     return QuantizeOutputs(shipped=bench.made[shipped["format"]], formats=bench.made)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model made of the passages and the problems, and what it took."""
+
+    reading: Reading | None = None
+    solved: list[bool] | None = None
+    footprint: dict[str, Any] = field(default_factory=lambda: {"memory_bytes": None, "tokens_per_second": None})
 
 
 class Bench:
@@ -76,37 +90,44 @@ class Bench:
         self.passages = passages_of(inputs.corpus, self.chat, self.context, config)
         if not self.passages:
             raise StageError("there is no text to measure the formats on: give data.corpus a source with some")
+        self.problems = problems_of(inputs.problems, self.chat, Checkpoint(inputs.model.path).context, config)
+        self.room = max([self.context, *(len(problem.ids) + problem.limit for problem in self.problems)])
         parent = load_model(inputs.model, config.precision, device=device)
         self.num_weights = parent.num_parameters()
-        self.parent = read(parent, self.passages)
+        reading = read(parent, self.passages)
+        self.perplexity, self.tokens = reading.perplexity, len(reading.nats)
+        self.parent = Trial(reading, solve(parent, self.problems, self.chat))
 
     def add(self, format: str) -> None:
-        """Write a format, measure it, and keep its row of the table; one that llama.cpp refuses stays, with why."""
+        """Write a format, measure it, and keep its row of the table; one that its engine refuses stays, with why."""
         began = time.monotonic()
         folder = self.out.artifact(format)
         copy_tokenizer(self.source.path, folder)
-        refused, reading = None, None
+        refused, trial = None, Trial()
         try:
-            reading = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
+            trial = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
         except Unfit as error:
             refused = str(error)
-        line = self.line(format, size_of(folder), reading) | {"refused": refused}
+        line = self.line(format, size_of(folder), trial) | {"refused": refused}
         line["seconds"] = round(time.monotonic() - began, 1)
         self.made[format] = Quantized.of(folder, format=format, parent=self.source.digest, **identity_of(folder))
         self.lines.append(line)
         self.told(0)
         self.out.say(said(line))
 
-    def line(self, format: str, size: int, reading: Reading | None) -> dict[str, Any]:
-        """Return the row of a format whose weights take `size` bytes; a figure is None where it was not read."""
+    def line(self, format: str, size: int, trial: Trial) -> dict[str, Any]:
+        """Return the row of a format whose weights take `size` bytes; a figure is None where it was not measured."""
+        reading, parent = trial.reading, self.parent.reading
         return {
             "format": format,
             "bytes": size,
             "bits_per_weight": round(8 * size / self.num_weights, 2),
+            **trial.footprint,
             "perplexity": reading and reading.perplexity,
-            "delta": reading and reading.perplexity / self.parent.perplexity - 1,
-            "kl_divergence": reading and reading.divergence_from(self.parent),
-            "top1_agreement": reading and reading.agreement(self.parent),
+            "delta": reading and reading.perplexity / self.perplexity - 1,
+            "kl_divergence": reading and reading.divergence_from(parent),
+            "top1_agreement": reading and reading.agreement(parent),
+            **compared(self.parent.solved, trial.solved),
             **(stored(self.source.path, format) if format in WEIGHTS else {"tensors": None, "fallbacks": None}),
         }
 
@@ -115,22 +136,29 @@ class Bench:
         share = passages / len(self.passages)
         self.out.progress(round(len(self.lines) + share, 3), len(self.config.formats), "formats")
 
-    def gguf(self, format: str, folder: Path) -> Reading:
-        """Write a gguf and have llama.cpp read the passages; raises StageError when it splits text differently."""
-        write_gguf(self.source.path, folder / FILE, format)
-        with Engine(folder / FILE, self.context, self.config.threads) as engine:
+    def gguf(self, format: str, folder: Path) -> Trial:
+        """Write a gguf and try it in llama.cpp; raises StageError when that splits text differently."""
+        file, threads = folder / FILE, self.config.threads
+        write_gguf(self.source.path, file, format)
+        with Engine(file, self.room, threads) as engine:
             found, wanted = engine.encode(PROBE), self.chat.encode(PROBE)
             if found != wanted:
                 raise StageError(
                     f"{self.source.path}/tokenizer.json: llama.cpp makes other tokens of a test text "
                     f"({found} instead of {wanted}): this tokenizer cannot be served"
                 )
-            return engine.read(self.passages, self.told)
+            reading = engine.read(self.passages, self.told)
+            answers = engine.answer_all([(problem.ids, problem.limit) for problem in self.problems])
+        return Trial(reading, marks(answers, self.problems, self.chat), footprint(file, self.room, threads))
 
-    def in_transformers(self, format: str, folder: Path) -> Reading:
-        """Write a Hugging Face folder and read the passages with what was read back."""
+    def in_transformers(self, format: str, folder: Path) -> Trial:
+        """Write a Hugging Face folder and try what was read back."""
         write_folder(self.source, folder, format, self.device)
-        return read(read_back(folder, self.device), self.passages)
+        model = read_back(folder, self.device)
+        reading = read(model, self.passages)
+        if not np.isfinite(reading.nats).all():
+            raise Unfit("transformers makes no numbers of it: a probability is NaN")
+        return Trial(reading, solve(model, self.problems, self.chat), footprint_of(model))
 
 
 def size_of(folder: Path) -> int:

@@ -5,18 +5,17 @@ A share (right, refused, courteous) is compared question by question: McNemar's 
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from containers.contract import Scores
+from containers.mcnemar import SIGNIFICANT, mcnemar
 from infra.report.shape import ChangeLine, ScoreLine
 
 BASELINE = "chat"
 """The model that alignment starts from."""
 LESS_IS_BETTER = ("bits_per_byte", "perplexity", "answer_loss", "over_refusal_rate")
-SIGNIFICANT = 0.05
 Key = tuple[str, ...]
 Marks = Mapping[str, Mapping[Key, bool]]
 """Measure -> question -> whether its answer is right (a refusal in vain counts as wrong)."""
@@ -69,13 +68,6 @@ def sides(before: Mapping[Key, bool], after: Mapping[Key, bool]) -> tuple[int, i
     both = before.keys() & after.keys()
     gained = sum(after[key] and not before[key] for key in both)
     return gained, sum(before[key] and not after[key] for key in both)
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided exact p of McNemar's test: a fair coin for each question that changed sides."""
-    total = gained + lost
-    tail = float(sum(math.comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total)
-    return min(1.0, 2 * tail)
 
 
 def marks_in(file: Path) -> Marks:

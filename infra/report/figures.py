@@ -27,13 +27,18 @@ def canvas(height: float = 2.6, width: float = 7.2) -> tuple[Figure, Axes]:
     """Return a figure and its axes, quiet: two spines, faint grid, ink that the page replaces."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
+    return figure, ruled(axes)
+
+
+def ruled(axes: Axes) -> Axes:
+    """Return axes made quiet: two spines, faint grid, ink that the page replaces."""
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(INK)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def curves(lines: dict[str, Curve], xlabel: str, ylabel: str) -> str:
@@ -98,22 +103,34 @@ def timeline(stages: Sequence[StageLine]) -> str:
 
 
 def sizes(lines: Sequence[QuantizationLine]) -> str:
-    """Draw size against the loss in perplexity, the shipped format filled."""
-    figure, axes = canvas(height=2.8)
-    for line in lines:
-        if line.delta is None:
-            continue
-        face = PALETTE[0] if line.shipped else "none"
-        axes.scatter(line.bytes / 1e6, 100 * line.delta, s=70, facecolors=face, edgecolors=PALETTE[0], linewidth=1.6)
-        axes.annotate(
-            line.format,
-            (line.bytes / 1e6, 100 * line.delta),
-            textcoords="offset points",
-            xytext=(8, 5),
-            color=INK,
-            fontsize=9,
-        )
-    axes.margins(x=0.18, y=0.25)
-    axes.set_xlabel("size, MB", color=INK, fontsize=9)
-    axes.set_ylabel("perplexity, % above 16 bit", color=INK, fontsize=9)
+    """Draw size against the loss in perplexity and against KL divergence, the shipped format filled.
+
+    A format that doubles the perplexity, or that was not read, has no place there.
+    """
+    figure = Figure(figsize=(8.4, 2.9))
+    panels = [ruled(axes) for axes in figure.subplots(1, 2)]
+    names = ("perplexity, % above 16 bit", "KL divergence, nats per token")
+    for axes, name in zip(panels, names, strict=True):
+        axes.margins(x=0.25, y=0.25)
+        axes.set_xlabel("size, MB", color=INK, fontsize=9)
+        axes.set_ylabel(name, color=INK, fontsize=9)
+        axes.locator_params(axis="x", nbins=5)
+    panels[1].set_yscale("log")
+    shown = [line for line in lines if line.delta is not None and line.delta < 1]
+    for number, line in enumerate(sorted(shown, key=lambda line: line.bytes)):
+        above = number % 2 == 0  # neighbours in size: one name above its dot, the next below
+        marked(panels[0], line, 100 * (line.delta or 0), above=above)
+        if line.kl_divergence:
+            marked(panels[1], line, line.kl_divergence, above=above)
+    figure.tight_layout(w_pad=3)
     return drawn(figure)
+
+
+def marked(axes: Axes, line: QuantizationLine, height: float, *, above: bool) -> None:
+    """Put a named dot at a format's size."""
+    face = PALETTE[0] if line.shipped else "none"
+    place = (line.bytes / 1e6, height)
+    axes.scatter(*place, s=70, facecolors=face, edgecolors=PALETTE[0], linewidth=1.6)
+    axes.annotate(
+        line.format, place, textcoords="offset points", xytext=(8, 5 if above else -13), color=INK, fontsize=9
+    )

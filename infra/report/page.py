@@ -40,7 +40,7 @@ class StageView(NamedTuple):
 def rendered(facts: ReportFacts, description: str, stages: Sequence[StageView], reproduce: str) -> str:
     """Return the page of a run."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(["html", "j2"]))
-    environment.filters.update(figure=figure, words=words, measured=measured)
+    environment.filters.update(figure=figure, words=words, measured=measured, percent=percent)
     seen: set[str] = set()
     return environment.get_template("page.html.j2").render(
         facts=facts,
@@ -68,8 +68,11 @@ def section(stage: StageView, facts: ReportFacts, *, first: bool) -> dict[str, A
         pictures.append(figures.calibration(calibration))
     if stage.word == "quantize" and facts.quantization:
         pictures.append(figures.sizes(facts.quantization))
+    formats = facts.quantization if stage.word == "quantize" else ()
+    card = {name: value for name, value in stage.card.items() if not (formats and name == "formats")}
     config = json.dumps(stage.config, indent=1, ensure_ascii=False)
-    return {**stage._asdict(), "lesson": lesson, "first": first, "pictures": pictures, "config": config}
+    told = {"lesson": lesson, "first": first, "pictures": pictures, "formats": formats, "card": card, "config": config}
+    return stage._asdict() | told
 
 
 def score_pictures(facts: ReportFacts) -> list[str]:
@@ -131,6 +134,11 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= LEAF_BYTES
     return f"{count:.3g} TB"
+
+
+def percent(change: float) -> str:
+    """Return a relative change as people read it: +0.32%."""
+    return f"{100 * change:+.2g}%"
 
 
 def duration(seconds: float) -> str:

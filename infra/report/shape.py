@@ -59,6 +59,21 @@ class QuantizationLine(Frozen):
     top1_agreement: float | None
     """Share of positions where both pick the same next token."""
     shipped: bool
+    kl_divergence: float | None = None
+    """Mean KL(parent || format), nats per token, from below."""
+    memory_bytes: float | None = None
+    """Most that was resident in a process that serves it; of a format for transformers, its weights."""
+    tokens_per_second: float | None = None
+    """One stream, greedy."""
+    accuracy: float | None = None
+    """Share of held-out problems solved."""
+    accuracy_delta: float | None = None
+    accuracy_p: float | None = None
+    """Of McNemar's exact test against the parent, two-sided."""
+    fallbacks: int | None = None
+    """Matrices stored in another type, since their rows fit no block of the format's own."""
+    reason: str | None = None
+    """Why it ships or not."""
 
 
 class PromptLine(Frozen):

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binomtest
 
-from infra.report.changes import changes_of, mcnemar
+from containers.mcnemar import mcnemar
+from infra.report.changes import changes_of
 from infra.report.shape import ScoreLine
 
 

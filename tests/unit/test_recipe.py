@@ -85,10 +85,12 @@ def test_adapt_model_needs_a_checkpoint(recipe_file: Path) -> None:
     assert "checkpoint" in refusal(recipe_file, "flow=adapt_model")
 
 
-@pytest.mark.parametrize(("chain", "engine"), [("[]", "vllm"), ("[q8_0]", "transformers"), ("[bf16]", "llama.cpp")])
-def test_an_engine_that_cannot_read_what_ships_is_refused(recipe_file: Path, chain: str, engine: str) -> None:
-    said = refusal(recipe_file, f"quantize.chain={chain}", "quantize.formats=[q8_0, bf16]", f"serve.engine={engine}")
-    assert f"serve.engine {engine} cannot read quantize.chain" in said
+@pytest.mark.parametrize(
+    ("ship", "engine"), [("smallest_within", "vllm"), ("q8_0", "transformers"), ("bf16", "llama.cpp")]
+)
+def test_an_engine_that_cannot_read_what_ships_is_refused(recipe_file: Path, ship: str, engine: str) -> None:
+    said = refusal(recipe_file, f"quantize.ship={ship}", "quantize.formats=[f16, q8_0, bf16]", f"serve.engine={engine}")
+    assert f"serve.engine {engine} cannot read quantize.ship {ship}" in said
 
 
 @pytest.mark.parametrize("knob", ["sft.max_length", "evaluate.max_new_tokens", "serve.context", "serve.max_tokens"])

@@ -33,7 +33,7 @@ def load_backend(served: Served, config: ServeConfig, context: int) -> Backend:
         form, others = ("gguf", "llama.cpp") if is_gguf else ("safetensors", "vllm, sglang, tensorrt-llm, transformers")
         raise StageError(
             f"serve.engine is {name}, and this bundle holds {form}, which {others} can serve: choose one of them, "
-            "or other formats in `quantize.chain`"
+            "or another format with `quantize.ship`"
         )
     if name == "llama.cpp":
         from containers.serve.backends.llama_cpp import LlamaCpp
