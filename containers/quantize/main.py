@@ -19,7 +19,9 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
+from containers.quantize.calibrated import calibration_of, write_w4a16
+from containers.quantize.config import QuantizeConfig
+from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine, Unfit
 from containers.quantize.folders import footprint_of, read_back, write_folder
 from containers.quantize.footprint import footprint
@@ -83,6 +85,7 @@ class Bench:
     def __init__(self, config: QuantizeConfig, inputs: QuantizeInputs, device: torch.device, out: Out) -> None:
         """Read the passages with the parent; raises StageError when there are none."""
         self.config, self.source, self.device, self.out = config, inputs.model, device, out
+        self.corpus = inputs.corpus
         self.lines: list[dict[str, Any]] = []
         self.made: dict[str, Quantized] = {}
         self.chat = ChatFormat.load(inputs.model.path)
@@ -153,7 +156,11 @@ class Bench:
 
     def in_transformers(self, format: str, folder: Path) -> Trial:
         """Write a Hugging Face folder and try what was read back."""
-        write_folder(self.source, folder, format, self.device)
+        if format == "w4a16":
+            pieces = calibration_of(self.corpus, self.chat, self.context, self.config)
+            write_w4a16(self.source, folder, pieces, self.config, self.out.work)
+        else:
+            write_folder(self.source, folder, format, self.device)
         model = read_back(folder, self.device)
         reading = read(model, self.passages)
         if not np.isfinite(reading.nats).all():

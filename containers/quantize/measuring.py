@@ -12,7 +12,7 @@ import torch
 
 from containers.contract import Dataset
 from containers.formats import ChatFormat, rows_of
-from containers.quantize.contract import QuantizeConfig
+from containers.quantize.config import QuantizeConfig
 
 LOGITS = 2**26
 """Most logits at once, 256 MiB in fp32."""

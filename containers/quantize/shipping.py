@@ -7,7 +7,7 @@ from typing import Any
 
 from containers.contract import StageError
 from containers.mcnemar import SIGNIFICANT
-from containers.quantize.contract import QuantizeConfig
+from containers.quantize.config import QuantizeConfig
 from containers.quantize.gguf_types import WEIGHTS
 
 Line = dict[str, Any]

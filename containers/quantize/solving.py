@@ -11,7 +11,7 @@ from containers.formats import ChatFormat, rows_of
 from containers.generation import Job, answer_all
 from containers.mcnemar import mcnemar
 from containers.prompts import turns_of
-from containers.quantize.contract import QuantizeConfig
+from containers.quantize.config import QuantizeConfig
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from containers.contract import Dataset, Model, StageError
+from containers.contract import Dataset, Model, StageError, digest_of
 from containers.formats import ChatFormat, identity_of, schema_of
 from containers.out import Out
 from containers.quantize import main
-from containers.quantize.contract import QuantizeConfig, QuantizeInputs
+from containers.quantize.calibrated import calibration_of, write_w4a16
+from containers.quantize.config import QuantizeConfig
+from containers.quantize.contract import QuantizeInputs
 from containers.quantize.engine import Engine
+from containers.quantize.folders import read_back
 from containers.quantize.footprint import footprint
 from containers.quantize.gguf_writer import stored, write_gguf
 from containers.quantize.k_quants import encode
@@ -219,6 +222,40 @@ def test_twice_gives_the_same_bytes(trained, problems, quantized, tmp_path):
     inputs = QuantizeInputs(model=trained[0], corpus=trained[1], problems=problems)
     again, _ = run_by_hand(tmp_path, "quantize", CONFIG, inputs)
     assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
+
+
+def test_w4a16_is_rounded_for_the_runs_own_text_and_read_back(tmp_path, trained):
+    """In the layout of compressed-tensors, the same bytes twice, and nearer to the parent than plain rounding."""
+    model, chat = trained[0], ChatFormat.load(trained[0].path)
+    passages = [Passage(chat.encode(text), given_tokens(chat)) for text in sorted(texts(20), key=len)]
+    passages.sort(key=lambda passage: len(passage.ids))
+    parent = read(AutoModelForCausalLM.from_pretrained(model.path).eval(), passages)
+    found, corpus = {}, with_training_text(tmp_path / "corpus")
+    for name, steps in (("learnt", 30), ("again", 30), ("nearest", 0)):
+        config = QuantizeConfig(threads=1, calibration_samples=16, rounding_steps=steps)
+        (tmp_path / name).mkdir()
+        write_w4a16(model, tmp_path / name, calibration_of(corpus, chat, 32, config), config, tmp_path)
+        reading = read(read_back(tmp_path / name, torch.device("cpu")), passages)
+        found[name] = reading.divergence_from(parent)
+    settings = json.loads((tmp_path / "learnt/config.json").read_text())["quantization_config"]
+    assert (settings["quant_method"], settings["format"]) == ("compressed-tensors", "pack-quantized")
+    assert settings["config_groups"]["group_0"]["weights"]["group_size"] == 64
+    assert found["learnt"] < found["nearest"] < 0.2
+    assert digest_of(tmp_path / "learnt") == digest_of(tmp_path / "again")
+
+
+def with_training_text(folder):
+    """The corpus whose train split is its test split: enough to round for."""
+    dataset = write_corpus(folder)
+    (folder / "train").mkdir()
+    (folder / "train/part-0.parquet").write_bytes((folder / "test/part-0.parquet").read_bytes())
+    return Dataset.of(folder, role="corpus", rows={"train": dataset.rows["test"], "test": dataset.rows["test"]})
+
+
+def test_w4a16_without_training_text_says_so(trained):
+    chat = ChatFormat.load(trained[0].path)
+    with pytest.raises(StageError, match="only 0 tokens of it"):
+        calibration_of(trained[1], chat, 32, QuantizeConfig())
 
 
 def test_a_foreign_pre_tokenizer_is_refused(tmp_path, trained):
