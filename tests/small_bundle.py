@@ -11,10 +11,11 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from containers.contract import Bundle, Quantized, Scores
+from containers.contract import Bundle, Model, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.parent_answers import reference_of
 from infra.settings import Settings
 from infra.signing import sign_bundle
 from tests.by_hand import run_by_hand
@@ -43,16 +44,31 @@ KNOWN = {
 
 
 @functools.cache
-def small_quantized() -> Quantized:
-    """Return the model as f16 gguf with its tokenizer; made once per test session (about 10 s)."""
+def small_parent() -> LlamaForCausalLM:
+    """Return the model; made once per test session (about 10 s)."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder))
+        return learn(Path(folder), known_rows(Path(folder)))
+
+
+@functools.cache
+def small_quantized(format: str = "f16") -> Quantized:
+    """Return the model as gguf with its tokenizer; made once per format and test session."""
     folder = Path(tempfile.mkdtemp(prefix="small-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_tokenizer(folder)
+    return quantized_to(folder, small_parent(), format)
+
+
+def quantized_to(folder: Path, model: LlamaForCausalLM, format: str = "f16") -> Quantized:
+    """Write a model as gguf beside its tokenizer, with its own answers, as the quantize stage does."""
     with tempfile.TemporaryDirectory() as parent:
-        learn(folder, known_rows(folder)).save_pretrained(parent)
+        model.save_pretrained(parent)
         shutil.copytree(folder, parent, dirs_exist_ok=True)
-        write_gguf(Path(parent), folder / "model.gguf", "f16")
-    return Quantized.of(folder, format="f16", parent="0" * 64, **identity_of(folder))
+        source = Model.of(Path(parent), **identity_of(folder))
+        write_gguf(source.path, folder / "model.gguf", format)
+        reference_of(model, source, CONTEXT, "fp32").write(folder)
+    return Quantized.of(folder, format=format, parent=source.digest, **identity_of(folder))
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
@@ -70,7 +86,12 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
     known = [text for text in (*KNOWN, *KNOWN.values(), "user system assistant") if text.isascii()]
     tokenizer.train_from_iterator(known, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "model_max_length": CONTEXT}
+    names: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": CONTEXT,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     (folder / "chat_template.jinja").write_text(template)
 

@@ -22,6 +22,7 @@ from containers.quantize.contract import QuantizeConfig, QuantizeInputs, Quantiz
 from containers.quantize.engine import Engine
 from containers.quantize.gguf_writer import WEIGHTS, Checkpoint, write_gguf
 from containers.quantize.measuring import Reading, passages_of, read
+from containers.quantize.parent_answers import reference_of
 from containers.quantize.shipping import choose
 
 FILE = "model.gguf"
@@ -43,6 +44,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
         began = time.monotonic()
         folder = out.artifact(format)
         lines.append(bench.line(format, folder))
+        bench.reference.write(folder)
         lines[-1]["seconds"] = round(time.monotonic() - began, 1)
         made[format] = Quantized.of(folder, format=format, parent=inputs.model.digest, **identity_of(folder))
         out.say(said(lines[-1]))
@@ -75,6 +77,7 @@ class Bench:
         parent = load_model(inputs.model, config.precision, device=device)
         self.num_weights = parent.num_parameters()
         self.parent = read(parent, self.passages)
+        self.reference = reference_of(parent, inputs.model, Checkpoint(inputs.model.path).context, config.precision)
 
     def line(self, format: str, folder: Path) -> dict[str, Any]:
         """Write `format` to `folder` and return its row of the table."""
