@@ -43,6 +43,8 @@ def export_ollama(address: str, folder: Path) -> None:
     """Write the weights of a bundle, and a Modelfile with its chat template and what ends a turn."""
     _, bundle = checked(address)
     source = bundle.path / "src" / "model"
+    if not (source / WEIGHTS).is_file():
+        raise StageError(f"{bundle.path} holds no gguf, and Ollama reads nothing else: ship one (`quantize.ship`)")
     manifest = json.loads((bundle.path / "src" / "manifest.json").read_text(encoding="utf-8"))
     text = modelfile_of(ChatFormat.load(source), manifest["context"])
     copy(source / WEIGHTS, vacant(folder) / WEIGHTS)

@@ -118,6 +118,14 @@ class Recipe(Config):
             raise ValueError(wrong)
         return self
 
+    @model_validator(mode="after")
+    def ships_what_its_engine_serves(self) -> Self:
+        """Refuse an engine that could not read the format that ships."""
+        engine, ship = self.serve.engine, self.quantize.ship
+        if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
+            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship} (gguf: llama.cpp; bf16: others)")
+        return self
+
     def too_long_for(self, context: int, named: str, remedy: str) -> str:
         """Return which length exceeds a model's context of that many tokens, and what to do; empty where all fit.
 

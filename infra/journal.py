@@ -16,6 +16,7 @@ one, the key of its `stage` (`data-corpus`):
 import json
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,12 @@ def is_driven(folder: Path) -> bool:
         return True
 
 
-def read_from(folder: Path, position: int = 0) -> tuple[list[Event], int]:
-    """Return (the events after byte `position`, the position after them); a half-written line waits."""
+def read_from(folder: Path, position: int = 0, most: int | None = None) -> tuple[list[Event], int]:
+    """Return (the events after byte `position`, `most` of them, the position after them); a half-written line waits."""
     file = folder / NAME
     if not file.exists():
         return [], position
     with file.open("rb") as stream:
         stream.seek(position)
-        text = stream.read()
-    whole = text[: text.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], position + len(whole)
+        whole = [line for line in islice(stream, most) if line.endswith(b"\n")]
+    return [json.loads(line) for line in whole], position + sum(map(len, whole))

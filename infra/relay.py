@@ -22,7 +22,9 @@ from containers.out import write_last
 from infra.journal import NAME, is_driven, read_from, run_folders
 from infra.settings import ROOT, Settings
 
-POLL_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15
+POLL_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 5
+EVENTS_A_STEP = 50
+"""So many are entered before the position is saved, so that a slow server's timeout costs no more of them again."""
 PATIENCE_SECONDS = 60
 """How long an outage is waited out once the run has ended."""
 STATE = "mlflow.json"
@@ -41,7 +43,7 @@ def start_relay(settings: Settings, folder: Path) -> subprocess.Popen[bytes]:
         "DO_NOT_TRACK": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
     with (settings.logs / "mlflow-relay.log").open("ab") as errors:
         return subprocess.Popen(
@@ -93,7 +95,10 @@ class Follower:
         self.ended = False
 
     def follow(self, patience: float) -> bool:
-        """Step until the end; after a failure pause, longer each time."""
+        """Step until the end; after a failure pause, longer each time.
+
+        `patience` seconds of failing count from the end of the run.
+        """
         pause, down_since = 1.0, 0.0
         while not self.ended:
             try:
@@ -101,10 +106,10 @@ class Follower:
                 pause, down_since = 1.0, 0.0
                 time.sleep(POLL_SECONDS if idle and not self.ended else 0)
             except Exception as error:
-                down_since = down_since or time.monotonic()
+                down_since = 0.0 if is_driven(self.folder) else down_since or time.monotonic()
                 log.warning("%s: MLflow: %s: %s", self.folder.name, type(error).__name__, str(error)[:300])
                 self.ledger = None
-                if not is_driven(self.folder) and time.monotonic() - down_since >= patience:
+                if down_since and time.monotonic() - down_since >= patience:
                     return False
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -116,7 +121,7 @@ class Follower:
 
         driven = is_driven(self.folder)
         state = saved(self.folder)
-        events, position = read_from(self.folder, state["position"])
+        events, position = read_from(self.folder, state["position"], EVENTS_A_STEP)
         if self.ledger is None:
             self.ledger = Ledger(self.settings, self.folder, state["runs"])
         if events:

@@ -22,7 +22,8 @@ from infra.serve_elsewhere import want, wanted
 from infra.settings import Settings
 from infra.signing import check_signature, trust_in
 
-STARTUP_SECONDS = 180
+STARTUP_SECONDS = 900
+"""A large model takes minutes to load."""
 PATIENCE_SECONDS = 5
 """How long the service may take to end beyond its own `drain_seconds`."""
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from containers.contract import Bundle, Model, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
+from containers.models import load_model
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from containers.quantize.parent_answers import reference_of
@@ -44,31 +45,33 @@ KNOWN = {
 
 
 @functools.cache
-def small_parent() -> LlamaForCausalLM:
-    """Return the model; made once per test session (about 10 s)."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_tokenizer(Path(folder))
-        return learn(Path(folder), known_rows(Path(folder)))
+def small_model() -> Model:
+    """Return the model as a Hugging Face folder in bf16; made once per test session (about 10 s)."""
+    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_tokenizer(folder)
+    learn(folder, known_rows(folder)).to(torch.bfloat16).save_pretrained(folder)
+    return Model.of(folder, **identity_of(folder))
 
 
 @functools.cache
 def small_quantized(format: str = "f16") -> Quantized:
-    """Return the model as gguf with its tokenizer; made once per format and test session."""
-    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    """Return the model as gguf, or as it is (bf16), with its tokenizer."""
+    folder = Path(tempfile.mkdtemp(prefix="quantized-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_tokenizer(folder)
-    return quantized_to(folder, small_parent(), format)
+    if format == "bf16":
+        shutil.copytree(small_model().path, folder, dirs_exist_ok=True)
+    else:
+        write_tokenizer(folder)
+    return quantized_to(folder, small_model(), format)
 
 
-def quantized_to(folder: Path, model: LlamaForCausalLM, format: str = "f16") -> Quantized:
-    """Write a model as gguf beside its tokenizer, with its own answers, as the quantize stage does."""
-    with tempfile.TemporaryDirectory() as parent:
-        model.save_pretrained(parent)
-        shutil.copytree(folder, parent, dirs_exist_ok=True)
-        source = Model.of(Path(parent), **identity_of(folder))
-        write_gguf(source.path, folder / "model.gguf", format)
-        reference_of(model, source, CONTEXT, "fp32").write(folder)
-    return Quantized.of(folder, format=format, parent=source.digest, **identity_of(folder))
+def quantized_to(folder: Path, model: Model, format: str = "f16") -> Quantized:
+    """Write a model as gguf (bf16: as it is) beside its tokenizer, with its own answers, as the quantize stage does."""
+    if format != "bf16":
+        write_gguf(model.path, folder / "model.gguf", format)
+    reference_of(load_model(model, "fp32"), model, CONTEXT, "fp32").write(folder)
+    return Quantized.of(folder, format=format, parent=model.digest, **identity_of(folder))
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
@@ -148,9 +151,9 @@ def packaged(folder: Path, config: PackageConfig, inputs: PackageInputs) -> Bund
 
 
 @functools.cache
-def small_bundle() -> Bundle:
+def small_bundle(format: str = "f16") -> Bundle:
     """Return the model packaged; made once per test session. Copy it before changing anything."""
     folder = Path(tempfile.mkdtemp(prefix="bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = PackageConfig(name="small", description="It knows five answers by heart.", examples=tuple(KNOWN)[:3])
-    return packaged(folder, config, PackageInputs(quantized=small_quantized(), scores=(small_scores(),)))
+    return packaged(folder, config, PackageInputs(quantized=small_quantized(format), scores=(small_scores(),)))

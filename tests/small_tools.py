@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from containers.contract import Bundle
-from containers.formats import ChatFormat
+from containers.contract import Bundle, Model
+from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from tests.small_bundle import learn, packaged, quantized_to, write_tokenizer
 
@@ -32,15 +32,17 @@ def tool_bundle() -> Bundle:
     """Return the model packaged; made once per test session (about 10 s)."""
     folder = Path(tempfile.mkdtemp(prefix="tools-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    model = folder / "model"
-    model.mkdir()
-    write_tokenizer(model, TEMPLATE)
+    model, compact = folder / "model", folder / "compact"
+    for place in (model, compact):
+        place.mkdir()
+        write_tokenizer(place, TEMPLATE)
     chat = ChatFormat.load(model)
     asked = {"role": "user", "content": QUESTION}
     call: Any = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
     returned, answer = {"role": "tool", "content": RETURNED}, {"role": "assistant", "content": ANSWER}
     conversations = [[asked, {"role": "assistant", "content": WRITTEN}], [asked, call, returned, answer]]
     rows = [chat.render(conversation, tools=[WEATHER]) for conversation in conversations]
-    quantized = quantized_to(model, learn(model, rows))
+    learn(model, rows).save_pretrained(model)
+    quantized = quantized_to(compact, Model.of(model, **identity_of(model)))
     config = PackageConfig(name="caller", description="It calls a function.")
     return packaged(folder / "package", config, PackageInputs(quantized=quantized))

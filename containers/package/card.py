@@ -18,7 +18,7 @@ TEMPLATE = """\
 
 | | |
 |---|---|
-| format | {{ quantized.format }} (gguf, {{ megabytes }} MB) |
+| format | {{ quantized.format }} ({{ weights.layout }}, {{ megabytes }} MB) |
 | architecture | {{ weights.architecture }}, {{ weights.context }} tokens of context |
 {%- for name, value in facts %}
 | {{ name }} | {{ value }} |
@@ -51,8 +51,10 @@ This model was packaged without scores.
 ## Parity
 
 This bundle was asked the chats of `src/model/reference.json`, whose answers its 16-bit model gave in transformers: it
-makes the same token ids{{ " and greedy answers" if strict }} of them, and its log-probabilities of those answers are
-within {{ bound }} nats on average. What was measured is in the run's report.
+makes the same token ids{{ " and greedy answers" if strict and gguf }} of them
+{%- if gguf %}, and its log-probabilities of those answers are within {{ bound }} nats on average
+{%- else %}; its answers were not compared
+{%- endif %}. What was measured is in the run's report.
 {%- endif %}
 {%- if config.licences %}
 
@@ -111,9 +113,10 @@ class ModelCard:
             config=self.config,
             weights=self.weights,
             quantized=quantized,
-            megabytes=round(self.weights.file.stat().st_size / 1e6, 1),
+            megabytes=round(self.weights.bytes / 1e6, 1),
             facts=self.facts(),
             strict=strict,
+            gguf=self.weights.layout == "gguf",
             bound=self.config.max_parity_nats_16bit if strict else self.config.max_parity_nats,
             scores=self.scored(),
             data=self.config.provenance.get("data", ()),

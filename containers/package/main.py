@@ -2,7 +2,7 @@
 
     bento.yaml  README.md  env/  apis/       written by BentoML; README.md is the model card
     src/containers/                          the service (containers/serve) and the formats that it shares with training
-    src/model/                               the gguf and its tokenizer, template beside it
+    src/model/                               the weights and their tokenizer, template beside it
     src/model_card.md  src/provenance.json   what it is, how it was made
     src/sbom.cdx.json                        the bill of materials (CycloneDX)
     src/manifest.json                        identity, and size and sha256 of every file in src/
@@ -13,6 +13,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ FORMATS = ("__init__.py", "contract.py", "formats.py", "signatures.py")
 """What the service shares with training."""
 ROOTS = (
     "bentoml",
-    "xllamacpp",
     "llguidance",
     "model-signing",
     "tokenizers",
@@ -41,35 +41,36 @@ ROOTS = (
     "uvloop",
     "httptools",
 )
-"""What the service imports, and what makes uvicorn fast; their pinned versions and those of their dependencies are the
-Bento's requirements."""
+"""What the service imports beside its engine, and what makes uvicorn fast; their pinned versions and those of their
+dependencies are the Bento's requirements."""
 OUTSIDE = "1980-01-01T00:00:00+00:00"
 """Stands where BentoML writes the time of the build."""
 
 
 def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutputs:
-    """Build the bundle; raises StageError for a format that the engine does not serve."""
+    """Build the bundle; raises StageError for weights that no engine here serves."""
     weights = Weights.of(inputs.quantized)
     context = out.work / "context"
     shutil.rmtree(context, ignore_errors=True)
     card = ModelCard(config, weights, inputs.scores)
-    provenance = provenance_of(config, inputs, weights)
+    pins = pinned((*ROOTS, *weights.engine))
+    provenance = provenance_of(config, inputs, weights, pins)
     out.progress(0, 3, "steps")
     lay_out(context, inputs.quantized.path, card.text(), provenance)
-    bill = bill_of_materials(config.name, weights, config.licences, pinned(ROOTS))
+    bill = bill_of_materials(config.name, weights, config.licences, pins)
     (context / FILE).write_text(bill, encoding="utf-8")
     manifest = manifest_of(config, weights, context).revise(scores=card.scored())
     manifest = manifest.revise(version=manifest.digest[:12])
     write_json(context / MANIFEST, manifest.model_dump(mode="json"))
     out.progress(1, 3, "steps")
-    built = build(context, manifest, out.work / "bentoml")
+    built = build(context, manifest, pins, out.work / "bentoml")
     out.progress(2, 3, "steps")
     bundle = out.artifact("bundle")
     shutil.copytree(built, bundle, dirs_exist_ok=True)
     clean(bundle)
     proof = prove(bundle / "src", inputs.quantized.parent, config) if config.prove_parity else None
     size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
-    out.record(bytes=size, weights_bytes=weights.file.stat().st_size)
+    out.record(bytes=size, weights_bytes=weights.bytes)
     out.write_card(
         name=manifest.name,
         version=manifest.version,
@@ -93,7 +94,11 @@ def tell(proof: Proof | None, out: Out) -> None:
     if proof is None:
         out.say("the bundle was not compared with its 16-bit model: package.prove_parity is off", level="warning")
         return
-    out.record(parity_mean_nats=proof.mean_nats, parity_answers_equal=proof.answers_equal, parity_chats=proof.chats)
+    out.record(parity_chats=proof.chats)
+    if proof.mean_nats is None:
+        out.say(f"as in transformers: token ids of {proof.chats} chats; no engine here reads safetensors")
+        return
+    out.record(parity_mean_nats=proof.mean_nats, parity_answers_equal=proof.answers_equal)
     out.say(
         f"as in transformers: token ids of {proof.chats} chats ({proof.ids_as_transformers} by its own tokenizer), "
         f"{proof.answers_equal} greedy answers, "
@@ -131,7 +136,9 @@ def manifest_of(config: PackageConfig, weights: Weights, context: Path) -> Manif
     )
 
 
-def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights) -> dict[str, Any]:
+def provenance_of(
+    config: PackageConfig, inputs: PackageInputs, weights: Weights, pins: Sequence[str]
+) -> dict[str, Any]:
     """Return where the model comes from: what the flow knows, and the digests of what was put together here."""
     quantized = inputs.quantized
     return {
@@ -141,11 +148,11 @@ def provenance_of(config: PackageConfig, inputs: PackageInputs, weights: Weights
         "scores": {s.model: s.digest for s in inputs.scores},
         "architecture": weights.architecture,
         "licences": config.licences,
-        "versions": dict(line.split("==") for line in pinned(ROOTS)),
+        "versions": dict(line.split("==") for line in pins),
     }
 
 
-def build(context: Path, manifest: Manifest, home: Path) -> Path:
+def build(context: Path, manifest: Manifest, pins: Sequence[str], home: Path) -> Path:
     """Return the Bento's folder below `home`, built from `context` without a network."""
     shutil.rmtree(home, ignore_errors=True)
     for name in ("tmp", "bentos"):
@@ -161,7 +168,7 @@ def build(context: Path, manifest: Manifest, home: Path) -> Path:
         labels={"format": manifest.format},
         description=(context / "model_card.md").read_text(encoding="utf-8"),
         include=["*"],
-        python={"packages": list(pinned(ROOTS)), "lock_packages": False},
+        python={"packages": list(pins), "lock_packages": False},
         build_ctx=str(context),
     )
     return Path(bento.path)

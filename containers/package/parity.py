@@ -1,5 +1,7 @@
 """The proof that a bundle answers as its 16-bit model does: its own app, in this process, asked the reference's chats.
 
+Of safetensors, whose engines are not here, the token ids alone are compared.
+
 Compared are the tokens of each chat, the greedy answer, and how likely each token of the reference's answer is here: a
 grammar that allows those tokens only has llama.cpp "generate" them, and it reports probabilities from before it.
 """
@@ -7,12 +9,12 @@ grammar that allows those tokens only has llama.cpp "generate" them, and it repo
 import asyncio
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from containers.contract import Frozen, StageError
 from containers.package.contract import PackageConfig
 from containers.reference import Exchange, Reference
-from containers.serve.bundle import MODEL
+from containers.serve.bundle import MODEL, Served
 from containers.serve.contract import ServeConfig
 from containers.serve.desk import Desk, Place
 from containers.serve.engine import Job
@@ -40,13 +42,15 @@ class Proof(Frozen):
     """All of them of equal token ids, or the bundle is refused."""
     ids_as_transformers: int
     """Chats of which `apply_chat_template` makes these token ids too."""
-    answers_equal: int
+    engine: str
+    """What answered; `none` where the weights are safetensors: then nothing below was measured."""
+    answers_equal: int = 0
     """Greedy answers that are the same, token by token, up to where the reference itself is at a coin toss."""
-    tokens: int
+    tokens: int = 0
     """Tokens whose log-probabilities were compared."""
-    mean_nats: float
-    max_nats: float
-    allowed_mean_nats: float
+    mean_nats: float | None = None
+    max_nats: float | None = None
+    allowed_mean_nats: float | None = None
 
 
 def prove(src: Path, parent: str, config: PackageConfig) -> Proof:
@@ -63,6 +67,18 @@ def prove(src: Path, parent: str, config: PackageConfig) -> Proof:
         )
     if not reference.exchanges:
         raise StageError(f"{src / MODEL} brings no answers to compare with: pack it with `package.prove_parity=false`")
+    served = Served.open(src)
+    for exchange in reference.exchanges:
+        check_ids(served.chat.render(exchange.messages, open_turn=True).ids, exchange)
+    shared = {
+        "chats": len(reference.exchanges),
+        "ids_as_transformers": sum(exchange.as_transformers for exchange in reference.exchanges),
+    }
+    return Proof(**shared, **measured(src, reference, config)) if served.gguf else Proof(**shared, engine="none")
+
+
+def measured(src: Path, reference: Reference, config: PackageConfig) -> dict[str, Any]:
+    """Return how answers and log-probabilities of the bundle in `src` compare; raises StageError as `prove` says."""
     longest = max(len(exchange.ids) + len(exchange.answer) for exchange in reference.exchanges)
     serving = ServeConfig(
         authentication="none", slots=1, threads=THREADS, context=max(MAX_CONTEXT, longest), max_tokens=MAX_CONTEXT
@@ -73,18 +89,22 @@ def prove(src: Path, parent: str, config: PackageConfig) -> Proof:
     finally:
         desk.engine.close()
     strict = is_strict(desk.served.manifest.format, reference)
+    allowed = config.max_parity_nats_16bit if strict else config.max_parity_nats
     nats = [value for one in compared for value in one.nats] or [0.0]
-    proof = Proof(
-        chats=len(compared),
-        ids_as_transformers=sum(exchange.as_transformers for exchange in reference.exchanges),
-        answers_equal=sum(one.equal for one in compared),
-        tokens=len(nats),
-        mean_nats=round(fmean(nats), 5),
-        max_nats=round(max(nats), 5),
-        allowed_mean_nats=config.max_parity_nats_16bit if strict else config.max_parity_nats,
-    )
-    refuse(proof, compared, reference, strict=strict)
-    return proof
+    answers, mean = sum(one.equal for one in compared), fmean(nats)
+    if strict and answers < len(compared):
+        wrong = next(e for e, one in zip(reference.exchanges, compared, strict=True) if not one.equal)
+        raise StageError(
+            f"the bundle answers {wrong.messages[-1]['content']!r} otherwise than its 16-bit model in transformers, "
+            "and nothing was rounded: quantize it again, and tell us"
+        )
+    if mean > allowed:
+        raise StageError(
+            f"log-probabilities of the bundle are {mean:.3f} nats from its 16-bit model's on average, allowed are "
+            f"{allowed:g}: ship a finer format (`quantize.ship`), or raise the bound"
+        )
+    figures = {"mean_nats": round(mean, 5), "max_nats": round(max(nats), 5), "allowed_mean_nats": allowed}
+    return {"engine": "llama.cpp", "answers_equal": answers, "tokens": len(nats), **figures}
 
 
 def is_strict(format: str, reference: Reference) -> bool:
@@ -92,18 +112,12 @@ def is_strict(format: str, reference: Reference) -> bool:
     return format in SIXTEEN_BITS and reference.precision == "fp32"
 
 
-def refuse(proof: Proof, compared: list[Compared], reference: Reference, *, strict: bool) -> None:
-    """Raise StageError for a bundle that is not its 16-bit model."""
-    if strict and proof.answers_equal < proof.chats:
-        wrong = next(e for e, one in zip(reference.exchanges, compared, strict=True) if not one.equal)
+def check_ids(found: list[int], exchange: Exchange) -> None:
+    """Raise StageError for other tokens than the 16-bit model was given."""
+    if found != list(exchange.ids):
         raise StageError(
-            f"the bundle answers {wrong.messages[-1]['content']!r} otherwise than its 16-bit model in transformers, "
-            "and nothing was rounded: quantize it again, and tell us"
-        )
-    if proof.mean_nats > proof.allowed_mean_nats:
-        raise StageError(
-            f"log-probabilities of the bundle are {proof.mean_nats:.3f} nats from its 16-bit model's on average, "
-            f"allowed are {proof.allowed_mean_nats:g}: ship a finer format (`quantize.ship`), or raise the bound"
+            f"the bundle makes other tokens of {exchange.messages[-1]['content']!r} than its 16-bit model was given "
+            f"({found} instead of {list(exchange.ids)}): tokenizer or template are not the model's"
         )
 
 
@@ -113,11 +127,7 @@ def compare(desk: Desk, exchange: Exchange) -> Compared:
     asked = {"messages": exchange.messages, "max_tokens": limit, "temperature": 0, "logprobs": True}
     request = ChatRequest.model_validate({"model": desk.served.manifest.name, **asked})
     prompts = desk.prompts(request)
-    if prompts != [list(exchange.ids)]:
-        raise StageError(
-            f"the bundle makes other tokens of {exchange.messages[-1]['content']!r} than its 16-bit model was given "
-            f"({prompts[0]} instead of {list(exchange.ids)}): tokenizer or template are not the model's"
-        )
+    check_ids(prompts[0], exchange)
     said, _ = asyncio.run(answered(desk, desk.jobs(request, prompts)[0]))
     return Compared(same(desk, said, exchange), distances(desk, exchange))
 

@@ -9,7 +9,10 @@ from packaging.utils import canonicalize_name
 
 @functools.cache
 def pinned(roots: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the sorted pins of `roots` and their dependencies on this platform; absent optional ones are left out."""
+    """Return the sorted pins of `roots` and their dependencies on this platform; absent optional ones are left out.
+
+    Raises PackageNotFoundError for a root that is not installed.
+    """
     found: dict[str, str] = {}
     wanted = [Requirement(root) for root in roots]
     while wanted:
@@ -20,6 +23,8 @@ def pinned(roots: tuple[str, ...]) -> tuple[str, ...]:
         try:
             installed = distribution(name)
         except PackageNotFoundError:
+            if name in roots:
+                raise
             continue
         found[name] = installed.version.partition("+")[0]
         for line in installed.requires or ():

@@ -5,6 +5,7 @@ The same inputs give the same bytes: the serial number is drawn from the weights
 
 import uuid
 from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -29,7 +30,8 @@ def bill_of_materials(name: str, weights: Weights, licences: dict[str, str], pin
     bill.metadata.timestamp = None  # type: ignore[assignment] - the setter's type lacks the absence that 1.6 allows
     model = model_of(name, weights)
     bill.metadata.component = model
-    parts = [part_of(part, licence) for part, licence in sorted(licences.items())]
+    parts = [file_of(file) for file in weights.files]
+    parts += [part_of(part, licence) for part, licence in sorted(licences.items())]
     parts += [package_of(pin) for pin in pins]
     for part in parts:
         bill.components.add(part)
@@ -38,15 +40,21 @@ def bill_of_materials(name: str, weights: Weights, licences: dict[str, str], pin
 
 
 def model_of(name: str, weights: Weights) -> Component:
-    """Return the model itself: its file's sha256, the digest of the 16-bit model as its version's origin."""
+    """Return the model itself, with the digest of the 16-bit model that it was made from."""
+    made = weights.quantized
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=name,
-        version=weights.quantized.digest[:12],
-        description=f"{weights.architecture}, {weights.quantized.format} (gguf), of {weights.quantized.parent[:12]}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest_of_file(weights.file))],
+        version=made.digest[:12],
+        description=f"{weights.architecture}, {made.format} ({weights.layout}), of {made.parent[:12]}",
         bom_ref="model",
     )
+
+
+def file_of(file: Path) -> Component:
+    """Return a file of weights, with its sha256."""
+    digest = HashType(alg=HashAlgorithm.SHA_256, content=digest_of_file(file))
+    return Component(type=ComponentType.FILE, name=file.name, hashes=[digest], bom_ref=f"file:{file.name}")
 
 
 def part_of(part: str, licence: str) -> Component:

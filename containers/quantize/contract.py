@@ -1,13 +1,13 @@
 """The quantize stage: a 16-bit model -> every format asked for, measured against its parent; one of them ships."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from containers.contract import Config, Dataset, Frozen, Model, Quantized, Stage
 
 Gguf = Literal["f16", "q8_0", "q4_0"]
-Format = Literal["f16", "q8_0", "q4_0", "nf4", "int8"]
+Format = Literal["f16", "q8_0", "q4_0", "bf16", "nf4", "int8"]
 
 
 class QuantizeConfig(Config):
@@ -15,9 +15,11 @@ class QuantizeConfig(Config):
 
     formats: tuple[Format, ...] = ("f16", "q8_0", "q4_0", "nf4", "int8")
     """Made and measured. gguf for llama.cpp: f16 (16 bits per weight), q8_0 (8.5), q4_0 (4.5, embeddings 8.5).
-    bitsandbytes for transformers: nf4 (4.1) and int8 (8), of linear layers."""
-    ship: Literal["smallest_within"] | Gguf = "smallest_within"
-    """The smallest gguf within both bounds below, f16 where none is; or the one named, whatever it measures."""
+    Hugging Face folders for transformers, vLLM, SGLang and TensorRT-LLM: bf16 (16), and by bitsandbytes nf4 (4.1) and
+    int8 (8) of linear layers."""
+    ship: Literal["smallest_within"] | Format = "smallest_within"
+    """The smallest gguf within both bounds below, f16 where none is; or the one named, whatever it measures (a
+    folder is not served by llama.cpp: see `serve.engine`)."""
     max_perplexity_increase: float = Field(0.05, ge=0)
     """Bound for shipping, relative to the 16-bit parent: 0.05 is 5%."""
     min_top1_agreement: float = Field(0.9, ge=0, le=1)
@@ -35,13 +37,17 @@ class QuantizeConfig(Config):
     seed: int = 0
     """Of the sample of held-out text."""
 
+    @property
+    def ships_gguf(self) -> bool:
+        """Whether what ships is for llama.cpp, and not a Hugging Face folder."""
+        return self.ship == "smallest_within" or self.ship in get_args(Gguf)
+
     @model_validator(mode="after")
     def check_shipping(self) -> Self:
         """Refuse a rule that nothing can meet."""
-        named = set(self.formats) & {"f16", "q8_0", "q4_0"}
-        if not named:
-            raise ValueError("formats names no gguf (f16, q8_0, q4_0), and only a gguf can be served from a bundle")
-        if self.ship != "smallest_within" and self.ship not in named:
+        if self.ship == "smallest_within" and not set(self.formats) & set(get_args(Gguf)):
+            raise ValueError("formats names no gguf (f16, q8_0, q4_0), which ship: smallest_within picks from")
+        if self.ship != "smallest_within" and self.ship not in self.formats:
             raise ValueError(f"ship is {self.ship!r}, which is not among the formats")
         return self
 

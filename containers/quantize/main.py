@@ -1,6 +1,6 @@
 """Make every format asked for, measure each against its parent, and let the recipe's rule pick what ships.
 
-A gguf is measured in llama.cpp, the engine that serves it; bitsandbytes formats in transformers, read back from disk.
+A gguf is measured in llama.cpp, the engine that serves it; the others in transformers, read back from disk.
 
 Run by hand on a stage folder:  python -m containers.entrypoint FOLDER
 """
@@ -17,9 +17,9 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.bits_and_bytes import read_back, write_bits_and_bytes
 from containers.quantize.contract import QuantizeConfig, QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine
+from containers.quantize.folders import read_back, write_folder
 from containers.quantize.gguf_writer import WEIGHTS, Checkpoint, write_gguf
 from containers.quantize.measuring import Reading, passages_of, read
 from containers.quantize.parent_answers import reference_of
@@ -57,7 +57,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
         shipped=shipped["format"],
         parent_perplexity=bench.parent.perplexity,
         tokens=len(bench.parent.nats),
-        measured="gguf in llama.cpp, the engine that serves; nf4 and int8 in transformers, read back from disk",
+        measured="gguf in llama.cpp, the engine that serves; the others in transformers, read back from disk",
     )
     return QuantizeOutputs(shipped=made[shipped["format"]], formats=made)
 
@@ -82,7 +82,7 @@ class Bench:
     def line(self, format: str, folder: Path) -> dict[str, Any]:
         """Write `format` to `folder` and return its row of the table."""
         copy_tokenizer(self.source.path, folder)
-        reading = self.gguf(format, folder) if format in WEIGHTS else self.bits_and_bytes(format, folder)
+        reading = self.gguf(format, folder) if format in WEIGHTS else self.in_transformers(format, folder)
         self.measured += 1
         self.told(0)
         size = size_of(folder)
@@ -112,9 +112,9 @@ class Bench:
                 )
             return engine.read(self.passages, self.told)
 
-    def bits_and_bytes(self, format: str, folder: Path) -> Reading:
-        """Write a bitsandbytes format and read the passages with what was read back."""
-        write_bits_and_bytes(self.source, folder, format, self.device)
+    def in_transformers(self, format: str, folder: Path) -> Reading:
+        """Write a Hugging Face folder and read the passages with what was read back."""
+        write_folder(self.source, folder, format, self.device)
         return read(read_back(folder, self.device), self.passages)
 
 

@@ -11,11 +11,11 @@ Line = dict[str, Any]
 def choose(lines: list[Line], config: QuantizeConfig) -> Line:
     """Return the row that ships; every row gets `shipped` and `reason`.
 
-    The gguf that the recipe names, else the smallest within its bounds, else f16, else the least changed.
+    The format that the recipe names, else the smallest within its bounds, else f16, else the least changed.
     """
     served = sorted((line for line in lines if line["format"] in WEIGHTS), key=lambda line: line["bytes"])
     within = [line for line in served if not broken(line, config)]
-    named = [line for line in served if line["format"] == config.ship]
+    named = [line for line in lines if line["format"] == config.ship]
     plain = [line for line in served if line["format"] == "f16"]
     chosen = next(iter([*named, *within, *plain]), None) or min(served, key=lambda line: line["perplexity"])
     for line in lines:
@@ -30,7 +30,9 @@ def reason_of(line: Line, chosen: Line, config: QuantizeConfig) -> str:
     if line is not chosen:
         bigger = f"within the bounds, and larger than {chosen['format']}"
         other = bigger if line["bytes"] > chosen["bytes"] else f"the recipe ships {chosen['format']}"
-        return why or ("for transformers: the bundle's engine reads gguf" if line["format"] not in WEIGHTS else other)
+        return why or (
+            "for transformers: only a gguf is picked by its size" if line["format"] not in WEIGHTS else other
+        )
     if config.ship != "smallest_within":
         return "named by the recipe" + (f", although {why}" if why else "")
     return f"no format is within the bounds: {why}" if why else "the smallest within the bounds"

@@ -69,24 +69,29 @@ class Served:
             served.check_files()
         return served
 
+    @property
+    def model(self) -> Path:
+        """The folder of the weights, their tokenizer beside them."""
+        return self.folder / MODEL
+
     @cached_property
-    def weights(self) -> Path:
-        """The one gguf file."""
-        return next((self.folder / MODEL).glob("*.gguf"))
+    def gguf(self) -> Path | None:
+        """The one gguf file; None where the weights are safetensors."""
+        return next(self.model.glob("*.gguf"), None)
 
     @cached_property
     def chat(self) -> ChatFormat:
         """The tokenizer and chat template that were trained and measured."""
-        return ChatFormat.load(self.folder / MODEL)
+        return ChatFormat.load(self.model)
 
     def check_identity(self) -> None:
         """Refuse a tokenizer, template or stop ids other than those that the weights were trained with."""
-        found = identity_of(self.folder / MODEL)
+        found = identity_of(self.model)
         for part in ("template", "tokenizer", "stop_ids"):
             recorded = getattr(self.manifest, part)
             if found[part] != recorded:
                 raise StageError(
-                    f"{self.folder / MODEL}: the {part} is not the one this model was trained with "
+                    f"{self.model}: the {part} is not the one this model was trained with "
                     f"(found {shown(found[part])}, recorded {shown(recorded)}): build the bundle again"
                 )
 

@@ -17,6 +17,13 @@ class ServeConfig(Config):
     """TCP port of the API and the chat page."""
     authentication: Literal["key", "none"] = "key"
     """`key`: /v1 answers who sends `Authorization: Bearer KEY` (one is made when there is none); `none`: anyone."""
+    engine: Literal["auto", "llama.cpp", "vllm", "sglang", "tensorrt-llm", "transformers"] = "auto"
+    """What generates. auto: llama.cpp for gguf, else transformers (one answer at a time: a fallback). vllm, sglang and
+    tensorrt-llm are programs of environments of their own, started behind this API; they serve safetensors."""
+    engine_program: str | None = None
+    """Path of that program, where it is not on PATH: `vllm`, `sglang` or `trtllm-serve`."""
+    engine_options: tuple[str, ...] = ()
+    """Further words of that program's command line, for example `[--gpu-memory-utilization, "0.5"]`."""
     slots: int = Field(8, ge=1, le=256)
     """Conversations generated at once; further ones wait. Memory for attention grows with slots x context."""
     queue: int = Field(32, ge=0, le=4096)

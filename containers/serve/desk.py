@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StageError
+from containers.serve.backends import load_backend
 from containers.serve.bundle import MANIFEST, Served
 from containers.serve.contract import ServeConfig
 from containers.serve.engine import Engine, Job
@@ -48,7 +49,8 @@ class Desk:
         self.ledger = Ledger(place.feedback, self.config.feedback_per_key)
         self.limits = Limits(self.config)
         manifest = self.served.manifest
-        self.engine = Engine(self.served.weights, self.config, manifest.context)
+        context = min(self.config.context, manifest.context)
+        self.engine = Engine(load_backend(self.served, self.config, context), self.config, context)
         MODEL.labels(manifest.name, manifest.version, manifest.format).set(1)
 
     def owner_of(self, authorization: str) -> str:

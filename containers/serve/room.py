@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 FIRST_GUESS_SECONDS = 1.0
 NEWEST_WEIGHT = 0.2
@@ -27,7 +26,7 @@ class Room:
         with self._lock:
             self.taken += answers
 
-    def leave(self, _: Any) -> None:
+    def leave(self) -> None:
         """Count one less."""
         with self._lock:
             self.taken -= 1

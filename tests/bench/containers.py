@@ -38,7 +38,7 @@ def main() -> int:
         folder = Path(scratch)
         todo = works(folder)
         make_readable(folder)  # root writes weights as 0600, and a container's stage is somebody else
-        stand.built(client, Settings(image_tag=tag), *(stage.word for stage, _, _ in todo))
+        stand.built(Settings(image_tag=tag), *(stage.word for stage, _, _ in todo))
         homes = {name: Settings(home=folder / name, image_tag=tag) for name in ("docker", "fresh", "forked")}
         runners: dict[str, Runner] = {
             "docker": DockerRunner(homes["docker"]),

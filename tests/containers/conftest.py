@@ -30,6 +30,6 @@ def settings(engine: Any) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def images(engine: Any, settings: Settings) -> Settings:
-    stand.built(engine, settings)
+def images(settings: Settings) -> Settings:
+    stand.built(settings)
     return settings

@@ -269,7 +269,8 @@ def test_clients_that_leave_stop_the_engine(endpoint: Endpoint, config: ServeCon
         head += f"Content-Length: {len(body)}\r\n"
         with socket.create_connection(("127.0.0.1", config.port)) as connection:
             connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-    with client.chat.completions.create(model="small", messages=asked(COUNT), n=16, stream=True) as begun:
+    patient = client.with_options(max_retries=5)  # the queue is full until the service has seen them leave
+    with patient.chat.completions.create(model="small", messages=asked(COUNT), n=16, stream=True) as begun:
         next(begun)
     deadline = time.monotonic() + 60
     while metric(endpoint, "slipway_num_requests_running") or metric(endpoint, "slipway_num_requests_waiting"):

@@ -12,6 +12,11 @@ THIN = "accuracy/shop.two_step"
 """The kind that lessons show thinly: reinforcement learning is to win there."""
 ADAPTER = ("sft.epochs=2", "sft.r=32", "sft.alpha=64", "sft.dropout=0")
 """For a model of 0.8M weights; a large one wants a smaller rank, and one pass."""
+RLOO = (
+    "align.2={rlhf: {algorithm: rloo, learning_rate: 2.0e-4, normalize_advantages: true, steps: 40, "
+    "prompts_per_rollout: 16, max_prompt_tokens: 120, max_new_tokens: 112, precision: fp32}}"
+)
+"""In ppo's place."""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,15 @@ def test_alignment_raises_what_people_prefer_and_what_training_never_sees(full: 
     assert ppo["courtesy_rate"] >= chat["courtesy_rate"] + 0.2
     assert dpo["courtesy_rate"] >= chat["courtesy_rate"] + 0.15
     assert dpo["refusal_rate"] >= chat["refusal_rate"] and dpo["over_refusal_rate"] <= chat["over_refusal_rate"]
+
+
+def test_leaving_one_out_raises_what_people_prefer_too(tiny: Line, full: dict[str, Any]) -> None:
+    done = tiny.run(RLOO)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = tiny.report()
+    chat, rloo = (scores_of(report, model) for model in ("chat", "rloo"))
+    assert {stage["name"]: stage["metrics"] for stage in report["stages"]}["rlhf"]["kl"] <= 10
+    assert rloo["courtesy_rate"] >= chat["courtesy_rate"] + 0.2
 
 
 def test_trying_solves_the_problems_of_two_steps(full: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from flows.recipe import Recipe, load_recipe, recipe_names
 
 
 def test_there_are_recipes() -> None:
-    assert {"tiny", "real-small", "qwen-lora", "support-qlora"} <= set(recipe_names())
+    assert {"tiny", "real-small", "real-aligned", "qwen-lora", "support-qlora"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())

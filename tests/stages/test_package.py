@@ -77,7 +77,9 @@ def test_the_bill_of_materials_is_valid_and_names_every_part(tmp_path: Path) -> 
     assert "timestamp" not in bill["metadata"]
     model = bill["metadata"]["component"]
     assert (model["type"], model["name"]) == ("machine-learning-model", "small")
-    assert model["hashes"] == [{"alg": "SHA-256", "content": digest_of_file(src / "model/model.gguf")}]
+    (weights,) = (part for part in bill["components"] if part["type"] == "file")
+    assert weights["name"] == "model.gguf"
+    assert weights["hashes"] == [{"alg": "SHA-256", "content": digest_of_file(src / "model/model.gguf")}]
     parts = {part["name"]: part for part in bill["components"]}
     assert parts["checkpoint: own/base"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
     assert parts["data.corpus: books"]["licenses"] == [{"license": {"name": "unknown"}}]
@@ -104,15 +106,22 @@ def test_requirements_are_pinned_and_enough() -> None:
     assert not {"torch", "transformers", "prefect", "mlflow"} & names
 
 
-def test_a_format_without_gguf_is_refused_at_the_start(tmp_path: Path) -> None:
-    folder = tmp_path / "nf4"
-    shutil.copytree(small_quantized().path, folder)
-    (folder / "model.gguf").rename(folder / "model.safetensors")
-    quantized = Quantized.of(folder, format="bnb-nf4", parent="0" * 64, **identity_of(folder))
+def test_a_folder_is_packaged_with_what_its_engine_needs() -> None:
+    bundle = small_bundle("bf16").path
+    assert (bundle / "src/model/model.safetensors").is_file() and not list(bundle.rglob("*.gguf"))
+    lines = (bundle / "env/python/requirements.txt").read_text()
+    assert "\ntransformers==" in lines and "\ntorch==" in lines and "xllamacpp" not in lines
+    assert "| format | bf16 (safetensors, " in (bundle / "README.md").read_text()
+
+
+def test_a_pickle_is_never_packaged(tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(small_quantized("bf16").path, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    quantized = Quantized.of(folder, format="bf16", parent="0" * 64, **identity_of(folder))
     failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(), PackageInputs(quantized=quantized))
     assert failed == 2
-    assert "bnb-nf4" in errors
-    assert "choose a gguf format" in errors
+    assert "pytorch_model.bin is a pickle" in errors
 
 
 def test_weights_that_would_not_stop_are_refused(tmp_path: Path) -> None:

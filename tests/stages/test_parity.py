@@ -36,6 +36,14 @@ def test_each_format_is_compared_with_its_parent(tmp_path: Path, format: str) ->
     assert ("same token ids and greedy answers of them" in card) == (format == "f16")
 
 
+def test_of_safetensors_the_token_ids_alone_are_compared(tmp_path: Path) -> None:
+    inputs = PackageInputs(quantized=small_quantized("bf16"))
+    outputs, _ = run_by_hand(tmp_path, "package", PackageConfig(name="small"), inputs)
+    parity = json.loads((tmp_path / "outputs/card/card.json").read_text())["parity"]
+    assert (parity["chats"], parity["engine"], parity["mean_nats"]) == (len(PROMPTS), "none", None)
+    assert "its answers were not compared" in (outputs.bundle.path / "README.md").read_text()
+
+
 def changed(folder: Path, change: Callable[[Path], None], format: str = "f16") -> Quantized:
     """Return a copy of the quantized model with something wrong about it, recorded as if it were right."""
     shutil.copytree(small_quantized(format).path, folder)

@@ -40,7 +40,7 @@ def test_a_manifest_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_a_wrong_manifest_would_be_found() -> None:
-    (document,) = [p.values[0] for p in documents() if p.values[0]["kind"] == "Deployment"]
+    document = next(p.values[0] for p in documents() if p.values[0]["kind"] == "Deployment")
     wrong = {**document, "spec": {**document["spec"], "replica": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)

@@ -85,6 +85,14 @@ def test_adapt_model_needs_a_checkpoint(recipe_file: Path) -> None:
     assert "checkpoint" in refusal(recipe_file, "flow=adapt_model")
 
 
+@pytest.mark.parametrize(
+    ("ship", "engine"), [("smallest_within", "vllm"), ("q8_0", "transformers"), ("bf16", "llama.cpp")]
+)
+def test_an_engine_that_cannot_read_what_ships_is_refused(recipe_file: Path, ship: str, engine: str) -> None:
+    said = refusal(recipe_file, f"quantize.ship={ship}", "quantize.formats=[f16, q8_0, bf16]", f"serve.engine={engine}")
+    assert f"serve.engine {engine} cannot read quantize.ship {ship}" in said
+
+
 @pytest.mark.parametrize("knob", ["sft.max_length", "evaluate.max_new_tokens", "serve.context", "serve.max_tokens"])
 def test_a_length_beyond_the_context_that_is_pretrained_is_refused(recipe_file: Path, knob: str) -> None:
     said = refusal(recipe_file, "pretrain.sequence_length=384", f"{knob}=385")

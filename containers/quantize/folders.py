@@ -1,4 +1,4 @@
-"""nf4 and int8 by bitsandbytes: written before the first forward pass, read back to be measured.
+"""Formats that are Hugging Face folders: bf16, nf4 and int8, written before the first forward pass, read back after.
 
 The order matters. On a CPU with AVX512-BF16, bitsandbytes packs weights anew in the first forward pass; what was saved
 after it would be another format.
@@ -14,17 +14,18 @@ from containers.contract import Model
 from containers.models import DTYPES, load_model, working_precision
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "bf16": {},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
     "int8": {"load_in_8bit": True},
 }
 
 
-def write_bits_and_bytes(source: Model, folder: Path, format: str, device: torch.device) -> None:
-    """Write `source` with its linear layers in `format` (nf4 or int8), the rest in 16 bit."""
+def write_folder(source: Model, folder: Path, format: str, device: torch.device) -> None:
+    """Write `source` with its linear layers in `format` (bf16, nf4 or int8), the rest in 16 bit."""
     precision, _ = working_precision("bf16", device)
     compute = {"bnb_4bit_compute_dtype": DTYPES[precision]} if format == "nf4" else {}
     settings = SETTINGS[format] | compute
-    model = load_model(source, "bf16", BitsAndBytesConfig(**settings), device)
+    model = load_model(source, "bf16", BitsAndBytesConfig(**settings) if settings else None, device)
     model.config._name_or_path = ""
     model.save_pretrained(folder)
 

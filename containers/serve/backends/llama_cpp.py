@@ -1,0 +1,78 @@
+"""llama.cpp in this process (xllamacpp): token ids in, text out, many conversations in one batch."""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from containers.contract import StageError
+from containers.serve.backends import Hear
+from containers.serve.bundle import Served
+from containers.serve.contract import ServeConfig
+from containers.serve.engine import EngineError, Job, Piece
+
+
+class LlamaCpp:
+    """A gguf in llama.cpp, with `slots` conversations of `context` tokens each, batched token by token."""
+
+    def __init__(self, served: Served, config: ServeConfig, context: int) -> None:
+        """Load the bundle's gguf; raises StageError when llama.cpp cannot."""
+        assert served.gguf
+        self._server = load(served.gguf, config, context)
+
+    def answer(self, index: int, job: Job, hear: Hear) -> None:
+        """See Backend: llama.cpp calls per token, and stops when it is told to."""
+        asked = {**job.sampling, "prompt": job.ids, "stream": True}
+        self._server.handle_completions(asked, lambda chunk: hear(piece_of(chunk, index)))
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._server
+
+
+def piece_of(chunk: dict[str, Any], index: int) -> Piece | EngineError:
+    """Return what one of llama.cpp's chunks says."""
+    if "error" in chunk:
+        return EngineError(chunk["error"]["message"], int(chunk["error"]["code"]))
+    choice, usage = chunk["choices"][0], chunk.get("usage", {})
+    probabilities = choice["logprobs"]
+    return Piece(
+        index,
+        choice["text"],
+        choice["finish_reason"],
+        usage.get("prompt_tokens", 0),
+        usage.get("completion_tokens", 0),
+        probabilities["content"] if probabilities else None,
+    )
+
+
+def load(weights: Path, config: ServeConfig, context: int) -> Any:
+    """Return a loaded `xllamacpp.Server` that nobody else can reach.
+
+    It insists on a listener of its own, without a key: it gets a Unix socket in a private folder, which is unlinked as
+    soon as it listens. It also takes over SIGINT and SIGTERM, which belong to the web server: they are given back.
+    """
+    import xllamacpp
+
+    threads = config.threads or os.cpu_count() or 1
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights)
+    params.n_parallel, params.n_ctx = config.slots, context * config.slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.ui = params.endpoint_slots = params.fit_params = False
+    params.cache_ram_mib, params.n_threads_http, params.verbosity = 0, 1, 1
+    private = tempfile.mkdtemp(prefix="slipway-")
+    params.hostnames = [f"{private}/engine.sock"]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise StageError(f"llama.cpp cannot load {weights}: is it a whole gguf of a known architecture?") from error
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
