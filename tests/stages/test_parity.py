@@ -56,7 +56,8 @@ def scale_a_tensor(folder: Path) -> None:
     reader = gguf.GGUFReader(folder / "model.gguf", "r+")
     tensor = next(t for t in reader.tensors if t.name == "blk.0.ffn_down.weight")
     assert tensor.tensor_type.name == "F16"
-    tensor.data *= np.float16(3)
+    values = tensor.data
+    values *= np.float16(3)
     reader.data.flush()
 
 
