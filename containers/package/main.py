@@ -68,7 +68,7 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
     bundle = out.artifact("bundle")
     shutil.copytree(built, bundle, dirs_exist_ok=True)
     clean(bundle)
-    proof = prove(bundle / "src", inputs.quantized.parent, config) if config.prove_parity else None
+    proof = prove(bundle / "src", inputs.quantized.parent, config, out.progress) if config.prove_parity else None
     size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
     out.record(bytes=size, weights_bytes=weights.bytes)
     out.write_card(

@@ -7,6 +7,7 @@ grammar that allows those tokens only has llama.cpp "generate" them, and it repo
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from containers.serve.requests import ChatRequest
 SIXTEEN_BITS = ("f16", "bf16", "fp16")
 COIN_TOSS = 0.05
 """Nats: where the reference's two best tokens are closer than this, either is the likeliest after rounding."""
-MAX_CONTEXT, THREADS = 1024, 2
+MAX_CONTEXT = 1024
+Told = Callable[[float, float, str], None]
 
 
 class Compared(NamedTuple):
@@ -53,11 +55,11 @@ class Proof(Frozen):
     allowed_mean_nats: float | None = None
 
 
-def prove(src: Path, parent: str, config: PackageConfig) -> Proof:
+def prove(src: Path, parent: str, config: PackageConfig, told: Told) -> Proof:
     """Return how the bundle in `src`, made of the model with digest `parent`, compares with that model's answers.
 
-    Raises StageError for another model's answers, for other token ids, for 16 bits that answer otherwise, and for a
-    mean beyond the bound.
+    `told` hears of progress. Raises StageError for another model's answers, for other token ids, for 16 bits that
+    answer otherwise, and for a mean beyond the bound.
     """
     reference = Reference.read(src / MODEL)
     if reference.parent != parent:
@@ -74,18 +76,19 @@ def prove(src: Path, parent: str, config: PackageConfig) -> Proof:
         "chats": len(reference.exchanges),
         "ids_as_transformers": sum(exchange.as_transformers for exchange in reference.exchanges),
     }
-    return Proof(**shared, **measured(src, reference, config)) if served.gguf else Proof(**shared, engine="none")
+    return Proof(**shared, **measured(src, reference, config, told)) if served.gguf else Proof(**shared, engine="none")
 
 
-def measured(src: Path, reference: Reference, config: PackageConfig) -> dict[str, Any]:
+def measured(src: Path, reference: Reference, config: PackageConfig, told: Told) -> dict[str, Any]:
     """Return how answers and log-probabilities of the bundle in `src` compare; raises StageError as `prove` says."""
     longest = max(len(exchange.ids) + len(exchange.answer) for exchange in reference.exchanges)
-    serving = ServeConfig(
-        authentication="none", slots=1, threads=THREADS, context=max(MAX_CONTEXT, longest), max_tokens=MAX_CONTEXT
-    )
-    desk = Desk(src, Place(serving))
+    context = max(MAX_CONTEXT, longest)
+    desk = Desk(src, Place(ServeConfig(authentication="none", slots=1, context=context, max_tokens=context)))
+    compared: list[Compared] = []
     try:
-        compared = [compare(desk, exchange) for exchange in reference.exchanges]
+        for exchange in reference.exchanges:
+            compared.append(compare(desk, exchange))
+            told(len(compared), len(reference.exchanges), "chats")
     finally:
         desk.engine.close()
     strict = is_strict(desk.served.manifest.format, reference)
