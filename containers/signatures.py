@@ -21,6 +21,7 @@ PARTS = {
     "src/model/chat_template.jinja": "the chat template",
     "src/model/tokenizer.json": "the tokenizer",
     "src/model/model.gguf": "the file of the weights",
+    "src/model/model.safetensors": "the file of the weights",
 }
 DIFFERS = "Signature mismatch: "
 CHANGED = re.compile(r"Hash mismatch for '(.+)': Expected")

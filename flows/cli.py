@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from flows.export_commands import app as export
+
 app = typer.Typer(
     name="slipway",
     help="Raw text and human judgement in, a served, quantized, aligned language model out.",
@@ -18,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(export, name="export")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or the path of your own.")]
 Overrides = Annotated[

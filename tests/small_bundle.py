@@ -11,10 +11,12 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from containers.contract import Bundle, Quantized, Scores
+from containers.contract import Bundle, Model, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
+from containers.models import load_model
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.parent_answers import reference_of
 from infra.settings import Settings
 from infra.signing import sign_bundle
 from tests.by_hand import run_by_hand
@@ -43,26 +45,33 @@ KNOWN = {
 
 
 @functools.cache
-def small_model() -> Path:
+def small_model() -> Model:
     """Return the model as a Hugging Face folder in bf16; made once per test session (about 10 s)."""
     folder = Path(tempfile.mkdtemp(prefix="small-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     write_tokenizer(folder)
     learn(folder, known_rows(folder)).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return Model.of(folder, **identity_of(folder))
 
 
 @functools.cache
 def small_quantized(format: str = "f16") -> Quantized:
-    """Return the model as f16 gguf, or as it is (bf16), with its tokenizer."""
+    """Return the model as gguf, or as it is (bf16), with its tokenizer."""
     folder = Path(tempfile.mkdtemp(prefix="quantized-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if format == "bf16":
-        shutil.copytree(small_model(), folder, dirs_exist_ok=True)
+        shutil.copytree(small_model().path, folder, dirs_exist_ok=True)
     else:
         write_tokenizer(folder)
-        write_gguf(small_model(), folder / "model.gguf", format)
-    return Quantized.of(folder, format=format, parent="0" * 64, **identity_of(folder))
+    return quantized_to(folder, small_model(), format)
+
+
+def quantized_to(folder: Path, model: Model, format: str = "f16") -> Quantized:
+    """Write a model as gguf (bf16: as it is) beside its tokenizer, with its own answers, as the quantize stage does."""
+    if format != "bf16":
+        write_gguf(model.path, folder / "model.gguf", format)
+    reference_of(load_model(model, "fp32"), model, CONTEXT, "fp32").write(folder)
+    return Quantized.of(folder, format=format, parent=model.digest, **identity_of(folder))
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
@@ -80,7 +89,12 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> None:
     known = [text for text in (*KNOWN, *KNOWN.values(), "user system assistant") if text.isascii()]
     tokenizer.train_from_iterator(known, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "model_max_length": CONTEXT}
+    names: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": CONTEXT,
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     (folder / "chat_template.jinja").write_text(template)
 

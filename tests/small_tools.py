@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from containers.contract import Bundle, Quantized
+from containers.contract import Bundle, Model
 from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
-from containers.quantize.gguf_writer import write_gguf
-from tests.small_bundle import learn, packaged, write_tokenizer
+from tests.small_bundle import learn, packaged, quantized_to, write_tokenizer
 
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t.function.name }} {% endfor %}<|im_end|>\n{% endif %}"
@@ -33,19 +32,17 @@ def tool_bundle() -> Bundle:
     """Return the model packaged; made once per test session (about 10 s)."""
     folder = Path(tempfile.mkdtemp(prefix="tools-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    model = folder / "model"
-    model.mkdir()
-    write_tokenizer(model, TEMPLATE)
+    model, compact = folder / "model", folder / "compact"
+    for place in (model, compact):
+        place.mkdir()
+        write_tokenizer(place, TEMPLATE)
     chat = ChatFormat.load(model)
     asked = {"role": "user", "content": QUESTION}
     call: Any = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": CALL}]}
     returned, answer = {"role": "tool", "content": RETURNED}, {"role": "assistant", "content": ANSWER}
     conversations = [[asked, {"role": "assistant", "content": WRITTEN}], [asked, call, returned, answer]]
     rows = [chat.render(conversation, tools=[WEATHER]) for conversation in conversations]
-    with tempfile.TemporaryDirectory() as parent:
-        learn(model, rows).save_pretrained(parent)
-        shutil.copytree(model, parent, dirs_exist_ok=True)
-        write_gguf(Path(parent), model / "model.gguf", "f16")
-    quantized = Quantized.of(model, format="f16", parent="0" * 64, **identity_of(model))
+    learn(model, rows).save_pretrained(model)
+    quantized = quantized_to(compact, Model.of(model, **identity_of(model)))
     config = PackageConfig(name="caller", description="It calls a function.")
     return packaged(folder / "package", config, PackageInputs(quantized=quantized))

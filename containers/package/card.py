@@ -7,7 +7,9 @@ from jinja2 import Environment
 
 from containers.contract import Scores, StageError
 from containers.package.contract import PackageConfig
+from containers.package.parity import is_strict
 from containers.package.weights import Weights
+from containers.reference import Reference
 
 TEMPLATE = """\
 # {{ config.name }}
@@ -44,6 +46,16 @@ This model was packaged without scores.
 {%- endfor %}
 {%- endif %}
 
+{%- if config.prove_parity %}
+
+## Parity
+
+This bundle was asked the chats of `src/model/reference.json`, whose answers its 16-bit model gave in transformers: it
+makes the same token ids{{ " and greedy answers" if strict and gguf }} of them
+{%- if gguf %}, and its log-probabilities of those answers are within {{ bound }} nats on average
+{%- else %}; its answers were not compared
+{%- endif %}. What was measured is in the run's report.
+{%- endif %}
 {%- if config.licences %}
 
 ## Licences
@@ -94,13 +106,18 @@ class ModelCard:
 
     def text(self) -> str:
         """Return the card as Markdown."""
+        quantized = self.weights.quantized
+        strict = self.config.prove_parity and is_strict(quantized.format, Reference.read(quantized.path))
         environment = Environment(autoescape=False, keep_trailing_newline=True)
         return environment.from_string(TEMPLATE).render(
             config=self.config,
             weights=self.weights,
-            quantized=self.weights.quantized,
+            quantized=quantized,
             megabytes=round(self.weights.bytes / 1e6, 1),
             facts=self.facts(),
+            strict=strict,
+            gguf=self.weights.layout == "gguf",
+            bound=self.config.max_parity_nats_16bit if strict else self.config.max_parity_nats,
             scores=self.scored(),
             data=self.config.provenance.get("data", ()),
         )

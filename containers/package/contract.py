@@ -18,6 +18,13 @@ class PackageConfig(Config):
     """What it should not be used for; a section of the model card."""
     examples: tuple[str, ...] = ()
     """Questions that the chat page offers to begin with."""
+    prove_parity: bool = True
+    """Refuse a bundle that does not answer as its 16-bit model does in transformers: equal token ids of the same chats,
+    equal greedy answers (16-bit formats), and log-probabilities within the bounds below."""
+    max_parity_nats: float = Field(0.5, ge=0)
+    """Bound of a quantized format: mean |difference| of the log-probabilities of the 16-bit model's own answers."""
+    max_parity_nats_16bit: float = Field(0.02, ge=0)
+    """The same of a 16-bit format, where only the order of sums differs."""
     licences: dict[str, str] = Field(default_factory=dict)
     """Part (base model, data source) -> licence; the flow fills in what the recipe and the cards of its sources say."""
     provenance: dict[str, Any] = aside({})

@@ -22,6 +22,7 @@ from containers.contract import Bundle
 from containers.out import Out
 from containers.package.card import ModelCard
 from containers.package.contract import PackageConfig, PackageInputs, PackageOutputs
+from containers.package.parity import Proof, prove
 from containers.package.requirements import pinned
 from containers.package.sbom import FILE, bill_of_materials
 from containers.package.weights import Weights
@@ -67,6 +68,7 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
     bundle = out.artifact("bundle")
     shutil.copytree(built, bundle, dirs_exist_ok=True)
     clean(bundle)
+    proof = prove(bundle / "src", inputs.quantized.parent, config, out.progress) if config.prove_parity else None
     size = sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
     out.record(bytes=size, weights_bytes=weights.bytes)
     out.write_card(
@@ -77,12 +79,31 @@ def run(config: PackageConfig, inputs: PackageInputs, out: Out) -> PackageOutput
         context=manifest.context,
         files=len(manifest.files),
         licences=config.licences,
+        parity=proof.model_dump() if proof else "not proven: package.prove_parity is off",
         model_card=card.text(),
         provenance=provenance,
     )
     out.progress(3, 3, "steps")
     out.say(f"{manifest.name}:{manifest.version}, {manifest.format}, {size / 1e6:.1f} MB")
+    tell(proof, out)
     return PackageOutputs(bundle=Bundle.of(bundle, version=manifest.version))
+
+
+def tell(proof: Proof | None, out: Out) -> None:
+    """Say and record what the proof came to."""
+    if proof is None:
+        out.say("the bundle was not compared with its 16-bit model: package.prove_parity is off", level="warning")
+        return
+    out.record(parity_chats=proof.chats)
+    if proof.mean_nats is None:
+        out.say(f"as in transformers: token ids of {proof.chats} chats; no engine here reads safetensors")
+        return
+    out.record(parity_mean_nats=proof.mean_nats, parity_answers_equal=proof.answers_equal)
+    out.say(
+        f"as in transformers: token ids of {proof.chats} chats ({proof.ids_as_transformers} by its own tokenizer), "
+        f"{proof.answers_equal} greedy answers, "
+        f"log-probabilities {proof.mean_nats:.4f} nats apart on average (allowed: {proof.allowed_mean_nats:g})"
+    )
 
 
 def lay_out(context: Path, quantized: Path, card: str, provenance: dict[str, Any]) -> None:

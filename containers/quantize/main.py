@@ -25,9 +25,11 @@ from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine, Unfit
 from containers.quantize.folders import footprint_of, read_back, write_folder
 from containers.quantize.footprint import footprint
+from containers.quantize.gguf_tokens import Vocabulary
 from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import Checkpoint, stored, write_gguf
 from containers.quantize.measuring import TOP, Reading, passages_of, read
+from containers.quantize.parent_answers import reference_of
 from containers.quantize.shipping import choose, last_of, passing
 from containers.quantize.solving import compared, marks, problems_of, share, solve
 
@@ -89,17 +91,21 @@ class Bench:
         self.lines: list[dict[str, Any]] = []
         self.made: dict[str, Quantized] = {}
         self.chat = ChatFormat.load(inputs.model.path)
-        self.context = min(config.passage_tokens, Checkpoint(inputs.model.path).context)
+        checkpoint = Checkpoint(inputs.model.path)
+        self.context = min(config.passage_tokens, checkpoint.context)
         self.passages = passages_of(inputs.corpus, self.chat, self.context, config)
         if not self.passages:
             raise StageError("there is no text to measure the formats on: give data.corpus a source with some")
-        self.problems = problems_of(inputs.problems, self.chat, Checkpoint(inputs.model.path).context, config)
+        self.problems = problems_of(inputs.problems, self.chat, checkpoint.context, config)
         self.room = max([self.context, *(len(problem.ids) + problem.limit for problem in self.problems)])
+        if set(config.formats) & set(WEIGHTS):  # what llama.cpp cannot split is refused before the parent reads
+            Vocabulary.of(inputs.model.path, int(checkpoint.config["vocab_size"]))
         parent = load_model(inputs.model, config.precision, device=device)
         self.num_weights = parent.num_parameters()
         reading = read(parent, self.passages)
         self.perplexity, self.tokens = reading.perplexity, len(reading.nats)
         self.parent = Trial(reading, solve(parent, self.problems, self.chat))
+        self.reference = reference_of(parent, inputs.model, checkpoint.context, config.precision)
 
     def add(self, format: str) -> None:
         """Write a format, measure it, and keep its row of the table; one that its engine refuses stays, with why."""
@@ -112,6 +118,7 @@ class Bench:
         except Unfit as error:
             refused = str(error)
         line = self.line(format, size_of(folder), trial) | {"refused": refused}
+        self.reference.write(folder)
         line["seconds"] = round(time.monotonic() - began, 1)
         self.made[format] = Quantized.of(folder, format=format, parent=self.source.digest, **identity_of(folder))
         self.lines.append(line)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from infra.launch import Launch, launching
 from infra.runners import Runner
@@ -47,6 +48,7 @@ def main() -> int:
         }
         found = {name: measured(todo, homes[name], runner) for name, runner in runners.items()}
     misses = [missed(stage.word, found) for stage, _, _ in todo]
+    list_images(client, tag)
     return int(any(misses))
 
 
@@ -73,6 +75,18 @@ def missed(word: str, found: dict[str, dict[str, float]]) -> bool:
         flush=True,
     )
     return overhead > AIM_SECONDS
+
+
+def list_images(client: Any, tag: str) -> None:
+    """Print the size of every stage image that is there, and how much of it no other one shares."""
+    named = {name: image for image in client.images.list() for name in image.tags if name.endswith(f":{tag}")}
+    stages = {name: image for name, image in named.items() if "slipway.stage" in image.labels}
+    layers = {name: image.attrs["RootFS"]["Layers"] for name, image in stages.items()}
+    shared = sum(all(layer in others for others in layers.values()) for layer in next(iter(layers.values()), []))
+    for name, image in sorted(stages.items()):
+        filled = [entry for entry in reversed(image.history()) if entry["Size"] or entry["CreatedBy"].startswith("RUN")]
+        own = sum(entry["Size"] for entry in filled[shared:])
+        print(f"{name:20} {image.attrs['Size'] / 1e9:5.2f} GB, of which its own {own / 1e6:6.1f} MB")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,28 @@ def built(settings: Settings, *names: str) -> None:
     """Build the images of stages; BuildKit's cache makes it a second where nothing changed."""
     for word in names or words():
         build(word, settings)
+
+
+def holds(image: str, text: bytes) -> bool:
+    """Whether any byte of an image's layers and descriptions is that text."""
+    with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
+        assert saved.stdout
+        found, rest = False, b""
+        while block := saved.stdout.read(2**22):
+            found = found or text in rest + block
+            rest = block[-len(text) :]
+    return found
+
+
+@contextmanager
+def planted(file: Path, text: str) -> Iterator[None]:
+    """Have a file of secrets lie in the source for a while, as people leave them there."""
+    assert not file.exists(), f"{file} is somebody's"
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 if __name__ == "__main__":

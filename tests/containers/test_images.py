@@ -104,28 +104,18 @@ def test_no_secret_of_the_build_enters_a_layer(engine, images, tmp_path, monkeyp
     monkeypatch.setenv("BUILD_ARGS", f"--network=none --secret id=pip,src={secret}")
     monkeypatch.setenv("HF_TOKEN", CANARY)
     settings = images.model_copy(update={"image_tag": "canary"})
-    build("tokenizer", settings)
+    with stand.planted(ROOT / "containers" / "tokenizer" / ".env", f"HF_TOKEN={CANARY}\n"):
+        build("tokenizer", settings)
     name = image_name("tokenizer", settings)
     described = subprocess.run(["docker", "history", "--no-trunc", name], capture_output=True, check=True).stdout
     described += subprocess.run(["docker", "inspect", name], capture_output=True, check=True).stdout
     assert CANARY.encode() not in described
-    assert not holds(name, CANARY.encode())
+    assert not stand.holds(name, CANARY.encode())
     engine.images.remove(name)
 
 
-def holds(image: str, text: bytes) -> bool:
-    """Whether any byte of an image's layers and descriptions is that text."""
-    with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
-        assert saved.stdout
-        found, rest = False, b""
-        while block := saved.stdout.read(2**22):
-            found = found or text in rest + block
-            rest = block[-len(text) :]
-    return found
-
-
 def test_the_search_for_secrets_finds_what_is_there(engine, images):
-    assert holds(stand.BASE, b"GNU coreutils") or "BASE_IMAGE" in stand.os.environ
+    assert stand.holds(stand.BASE, b"GNU coreutils") or "BASE_IMAGE" in stand.os.environ
 
 
 def test_a_build_refuses_code_that_is_not_what_the_host_expects(images, monkeypatch, capfd):

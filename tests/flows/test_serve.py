@@ -21,6 +21,8 @@ from pydantic import ValidationError
 
 from containers.contract import Bundle, Endpoint, StageError, digest_of
 from containers.formats import ChatFormat
+from containers.package.parity import COIN_TOSS
+from containers.reference import Reference
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port
 from infra.keys import local_key
@@ -96,6 +98,26 @@ def test_a_question_is_answered(client: OpenAI, question: str) -> None:
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.system_fingerprint == small_bundle().version
     assert reply._request_id == reply.id
+
+
+def test_over_http_it_says_what_its_16_bit_model_says_in_transformers(client: OpenAI) -> None:
+    """The last of the ways that must agree; the package stage compared the others (tests/stages/test_parity.py)."""
+    source = small_bundle().path / "src/model"
+    chat, reference = ChatFormat.load(source), Reference.read(source)
+    assert len(reference.exchanges) >= 5
+    for exchange in reference.exchanges:
+        limit = len(exchange.answer)
+        reply = client.chat.completions.create(
+            model="small", messages=list(exchange.messages), temperature=0, max_tokens=limit, logprobs=True
+        )  # type: ignore[call-overload]
+        assert reply.usage.prompt_tokens == len(exchange.ids)
+        said, wanted = reply.choices[0].message.content, chat.decode(list(exchange.answer))
+        assert said == wanted or min(exchange.margins) < COIN_TOSS
+        if said != wanted:
+            continue
+        told = [token.logprob for token in reply.choices[0].logprobs.content]
+        plain = next((i for i, t in enumerate(exchange.answer) if "\ufffd" in chat.decode([t])), len(told))
+        assert told[:plain] == pytest.approx(exchange.log_probs[: len(told[:plain])], abs=0.05)
 
 
 def test_a_stream_gives_the_same_text_in_pieces_and_what_it_cost(client: OpenAI) -> None:

@@ -14,9 +14,11 @@ from containers.contract import Dataset, Files, Model, Quantized, StageError
 from containers.critique.contract import CritiqueConfig, CritiqueInputs, CritiqueOutputs, Principle
 from containers.critique.main import run
 from containers.formats import identity_of, rows_of, schema_of
+from containers.models import load_model
 from containers.out import Out
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
+from containers.quantize.parent_answers import reference_of
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port
 from infra.failures import BadInput
@@ -279,6 +281,7 @@ def test_our_own_served_model_judges(
 def quantized_of(model: Model, folder: Path) -> Quantized:
     shutil.copytree(model.path, folder)
     write_gguf(model.path, folder / "model.gguf", "f16")
+    reference_of(load_model(model, "fp32"), model, 512, "fp32").write(folder)
     (folder / "model.safetensors").unlink()
     (folder / "config.json").unlink()
     return Quantized.of(folder, format="f16", parent=model.digest, **identity_of(folder))

@@ -153,6 +153,19 @@ def test_what_came_while_the_database_was_away_is_entered_when_it_is_back(settin
     assert sorted(point.step for point in points) == [*range(150), 149]
 
 
+def test_a_long_backlog_is_entered_bit_by_bit(settings: Settings, journal: Journal) -> None:
+    begin(journal)
+    learn(journal, 0, 120)
+    _, all_of_it = read_from(journal.folder)
+    follower = Follower(settings, journal.folder)
+    positions = []
+    while follower.step():
+        positions.append(saved(journal.folder)["position"])
+    assert len(positions) == 3 and positions == sorted(positions) and positions[-1] == all_of_it
+    client, runs = pages(settings)
+    assert len(client.get_metric_history(runs["pretrain"].info.run_id, "loss")) == 120
+
+
 def test_a_locked_database_delays_no_writer_of_the_journal(settings: Settings, journal: Journal) -> None:
     follower = Follower(settings, journal.folder)
     begin(journal)

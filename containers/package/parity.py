@@ -1,0 +1,183 @@
+"""The proof that a bundle answers as its 16-bit model does: its own app, in this process, asked the reference's chats.
+
+Of safetensors, whose engines are not here, the token ids alone are compared.
+
+Compared are the tokens of each chat, the greedy answer, and how likely each token of the reference's answer is here: a
+grammar that allows those tokens only has llama.cpp "generate" them, and it reports probabilities from before it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from containers.contract import Frozen, StageError
+from containers.package.contract import PackageConfig
+from containers.reference import Exchange, Reference
+from containers.serve.bundle import MODEL, Served
+from containers.serve.contract import ServeConfig
+from containers.serve.desk import Desk, Place
+from containers.serve.engine import Job
+from containers.serve.requests import ChatRequest
+
+SIXTEEN_BITS = ("f16", "bf16", "fp16")
+COIN_TOSS = 0.05
+"""Nats: where the reference's two best tokens are closer than this, either is the likeliest after rounding."""
+MAX_CONTEXT = 1024
+Told = Callable[[float, float, str], None]
+
+
+class Compared(NamedTuple):
+    """One exchange here and in the reference."""
+
+    equal: bool
+    """Greedy answers, up to a coin toss."""
+    nats: list[float]
+    """|difference| of the log-probability of each token that was compared."""
+
+
+class Proof(Frozen):
+    """What was compared and how far apart it is."""
+
+    chats: int
+    """All of them of equal token ids, or the bundle is refused."""
+    ids_as_transformers: int
+    """Chats of which `apply_chat_template` makes these token ids too."""
+    engine: str
+    """What answered; `none` where the weights are safetensors: then nothing below was measured."""
+    answers_equal: int = 0
+    """Greedy answers that are the same, token by token, up to where the reference itself is at a coin toss."""
+    tokens: int = 0
+    """Tokens whose log-probabilities were compared."""
+    mean_nats: float | None = None
+    max_nats: float | None = None
+    allowed_mean_nats: float | None = None
+
+
+def prove(src: Path, parent: str, config: PackageConfig, told: Told) -> Proof:
+    """Return how the bundle in `src`, made of the model with digest `parent`, compares with that model's answers.
+
+    `told` hears of progress. Raises StageError for another model's answers, for other token ids, for 16 bits that
+    answer otherwise, and for a mean beyond the bound.
+    """
+    reference = Reference.read(src / MODEL)
+    if reference.parent != parent:
+        raise StageError(
+            f"the reference beside the weights is of the model {reference.parent[:12]}, and they were made of "
+            f"{parent[:12]}: quantize it again"
+        )
+    if not reference.exchanges:
+        raise StageError(f"{src / MODEL} brings no answers to compare with: pack it with `package.prove_parity=false`")
+    served = Served.open(src)
+    for exchange in reference.exchanges:
+        check_ids(served.chat.render(exchange.messages, open_turn=True).ids, exchange)
+    shared = {
+        "chats": len(reference.exchanges),
+        "ids_as_transformers": sum(exchange.as_transformers for exchange in reference.exchanges),
+    }
+    return Proof(**shared, **measured(src, reference, config, told)) if served.gguf else Proof(**shared, engine="none")
+
+
+def measured(src: Path, reference: Reference, config: PackageConfig, told: Told) -> dict[str, Any]:
+    """Return how answers and log-probabilities of the bundle in `src` compare; raises StageError as `prove` says."""
+    longest = max(len(exchange.ids) + len(exchange.answer) for exchange in reference.exchanges)
+    context = max(MAX_CONTEXT, longest)
+    desk = Desk(src, Place(ServeConfig(authentication="none", slots=1, context=context, max_tokens=context)))
+    compared: list[Compared] = []
+    try:
+        for exchange in reference.exchanges:
+            compared.append(compare(desk, exchange))
+            told(len(compared), len(reference.exchanges), "chats")
+    finally:
+        desk.engine.close()
+    strict = is_strict(desk.served.manifest.format, reference)
+    allowed = config.max_parity_nats_16bit if strict else config.max_parity_nats
+    nats = [value for one in compared for value in one.nats] or [0.0]
+    answers, mean = sum(one.equal for one in compared), fmean(nats)
+    if strict and answers < len(compared):
+        wrong = next(e for e, one in zip(reference.exchanges, compared, strict=True) if not one.equal)
+        raise StageError(
+            f"the bundle answers {wrong.messages[-1]['content']!r} otherwise than its 16-bit model in transformers, "
+            "and nothing was rounded: quantize it again, and tell us"
+        )
+    if mean > allowed:
+        raise StageError(
+            f"log-probabilities of the bundle are {mean:.3f} nats from its 16-bit model's on average, allowed are "
+            f"{allowed:g}: ship a finer format (`quantize.ship`), or raise the bound"
+        )
+    figures = {"mean_nats": round(mean, 5), "max_nats": round(max(nats), 5), "allowed_mean_nats": allowed}
+    return {"engine": "llama.cpp", "answers_equal": answers, "tokens": len(nats), **figures}
+
+
+def is_strict(format: str, reference: Reference) -> bool:
+    """Whether a format must answer token by token as the reference: neither of them is rounded."""
+    return format in SIXTEEN_BITS and reference.precision == "fp32"
+
+
+def check_ids(found: list[int], exchange: Exchange) -> None:
+    """Raise StageError for other tokens than the 16-bit model was given."""
+    if found != list(exchange.ids):
+        raise StageError(
+            f"the bundle makes other tokens of {exchange.messages[-1]['content']!r} than its 16-bit model was given "
+            f"({found} instead of {list(exchange.ids)}): tokenizer or template are not the model's"
+        )
+
+
+def compare(desk: Desk, exchange: Exchange) -> Compared:
+    """Ask the bundle one chat; raises StageError where its tokens are not the reference's."""
+    limit = len(exchange.answer)
+    asked = {"messages": exchange.messages, "max_tokens": limit, "temperature": 0, "logprobs": True}
+    request = ChatRequest.model_validate({"model": desk.served.manifest.name, **asked})
+    prompts = desk.prompts(request)
+    check_ids(prompts[0], exchange)
+    said, _ = asyncio.run(answered(desk, desk.jobs(request, prompts)[0]))
+    return Compared(same(desk, said, exchange), distances(desk, exchange))
+
+
+def same(desk: Desk, said: list[int], exchange: Exchange) -> bool:
+    """Whether an answer is the reference's up to its end, or left it where the reference itself was at a coin toss.
+
+    llama.cpp does not tell of tokens that are part of a character, nor of the stop token: they are left out on both
+    sides, but a coin toss at one of them counts.
+    """
+    found = [token for token in said if not is_odd(desk, token)]
+    wanted: list[int] = []
+    margins: list[float] = []
+    close = COIN_TOSS
+    for token, margin in zip(exchange.answer, exchange.margins, strict=True):
+        close = min(close, margin)
+        if not is_odd(desk, token):
+            wanted.append(token)
+            margins.append(close)
+            close = COIN_TOSS
+    if found == wanted:
+        return True
+    pairs = zip(found, wanted, strict=False)
+    apart = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(wanted)))
+    return [*margins, close][apart] < COIN_TOSS
+
+
+def distances(desk: Desk, exchange: Exchange) -> list[float]:
+    """Return |difference| in nats of each token of the reference's answer, up to one that no grammar can produce."""
+    plain = next((i for i, token in enumerate(exchange.answer) if is_odd(desk, token)), None)
+    wanted = exchange.answer[:plain]
+    if not wanted:
+        return []
+    only = "root ::= " + " ".join(f"<[{token}]>" for token in wanted)
+    forced = {"temperature": 0, "n_probs": 1, "grammar": only, "max_tokens": len(wanted)}
+    _, found = asyncio.run(answered(desk, Job(list(exchange.ids), forced)))
+    return [abs(a - b) for a, b in zip(found, exchange.log_probs, strict=False)]
+
+
+def is_odd(desk: Desk, token: int) -> bool:
+    """Whether a token is a control token, part of a character, or begins with NUL, which ends llama.cpp's texts."""
+    chat = desk.served.chat
+    text = chat.decode([token])
+    return token in chat.control_ids or token in chat.stop_ids or text.startswith("\0") or "\ufffd" in text
+
+
+async def answered(desk: Desk, job: Job) -> tuple[list[int], list[float]]:
+    """Return the tokens that the engine makes of a job, and their log-probabilities."""
+    tokens = [token async for piece in desk.engine.generate([job]) for token in piece.logprobs or ()]
+    return [token["id"] for token in tokens], [token["logprob"] for token in tokens]
