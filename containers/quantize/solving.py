@@ -28,7 +28,7 @@ def problems_of(dataset: Dataset | None, chat: ChatFormat, context: int, config:
     if dataset is None or not chat.template or not config.max_problems:
         return []
     split = "test" if dataset.rows.get("test") else "validation"
-    rows = [row for row in rows_of(dataset, split).to_pylist() if row["answer"] is not None]  # type: ignore[arg-type]
+    rows = [row for row in rows_of(dataset, split).to_pylist() if row["answer"] is not None and turns_of(row)]
     if len(rows) > config.max_problems:
         rows = random.Random(config.seed).sample(rows, config.max_problems)
     asked = [(chat.render(turns_of(row), open_turn=True).ids, row["answer"]) for row in rows]
