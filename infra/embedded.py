@@ -30,7 +30,7 @@ class ServerError(Exception):
 def prefect_environment(settings: Settings) -> dict[str, str]:
     """Return the variables that must be set before Prefect is imported: its home, JSON results, no telemetry.
 
-    Six tries, each pause twice the one before, wait out two minutes without a server.
+    Six tries, each pause twice the one before, wait out two minutes without a server; without its database it says 500.
     """
     return {
         "PREFECT_HOME": str(settings.prefect_home),
@@ -42,6 +42,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "PREFECT_CLIENT_MAX_RETRIES": "6",
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "DO_NOT_TRACK": "1",
     }
