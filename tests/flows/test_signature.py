@@ -49,7 +49,7 @@ def opened(bundle: Bundle, trust: Trust, monkeypatch: pytest.MonkeyPatch) -> Non
     def loaded(*_: object) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(desk, "Engine", loaded)
+    monkeypatch.setattr(desk, "load_backend", loaded)
     Desk(bundle.path / "src", Place(ServeConfig(authentication="none"), trust=trust))
 
 
