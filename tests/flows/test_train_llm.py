@@ -1,7 +1,6 @@
 """The whole line by its command: text in, a served model out; the second time nothing runs."""
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -90,7 +89,7 @@ def test_pinned_lessons_are_used_and_the_report_says_so(line: Line) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     told = line.report()
     assert told["pinned"] == {"data.instructions.sources.0.path": pin}
-    assert {stage["status"] for stage in told["stages"]} == {"cached"}
+    assert [stage["name"] for stage in told["stages"] if stage["status"] != "cached"] == ["package"]  # licences differ
     assert pin in (line.home / "runs/latest/report.html").read_text()
 
 
@@ -99,7 +98,8 @@ def test_a_pinned_model_is_adapted_as_the_one_that_was_trained(line: Line) -> No
     overrides = ("flow=adapt_model", f"checkpoint={{path: '{pin}'}}", f"serve.port={line.port}")
     planned = line.slipway("plan", line.recipe, *overrides)
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    assert "sft" in planned.stdout and re.search(r"\b0 of \d+ stages would run: nothing to do", planned.stdout)
+    runs = [text.split()[0] for text in planned.stdout.splitlines() if " runs " in text]
+    assert "sft" in planned.stdout and runs == ["package"]  # the licence of a pinned model is not known
 
 
 def test_a_misspelt_key_is_refused_before_anything_starts(line: Line) -> None:
