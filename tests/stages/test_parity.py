@@ -36,6 +36,13 @@ def test_each_format_is_compared_with_its_parent(tmp_path: Path, format: str) ->
     assert ("same token ids and greedy answers of them" in card) == (format == "f16")
 
 
+def test_a_stage_folder_may_lie_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / "deep/er" / ("and-deeper-" * 9)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(deep))  # a socket there would have a path that is too long
+    run_by_hand(tmp_path / "stage", "package", PackageConfig(name="small"), PackageInputs(quantized=small_quantized()))
+
+
 def test_of_safetensors_the_token_ids_alone_are_compared(tmp_path: Path) -> None:
     inputs = PackageInputs(quantized=small_quantized("bf16"))
     outputs, _ = run_by_hand(tmp_path, "package", PackageConfig(name="small"), inputs)

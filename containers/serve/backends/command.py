@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from containers.contract import StageError
-from containers.serve.backends import Hear
+from containers.serve.backends import SOCKETS, Hear
 from containers.serve.backends.completions import events, pieces, reason_of
 from containers.serve.backends.programs import Program, Start
 from containers.serve.bundle import Served
@@ -34,7 +34,7 @@ class Command:
 
     def __init__(self, engine: Program, program: str, served: Served, config: ServeConfig, context: int) -> None:
         """Start it and wait until it is ready; raises StageError when it ends before."""
-        self._private = tempfile.mkdtemp(prefix="slipway-")
+        self._private = tempfile.mkdtemp(prefix="slipway-", dir=SOCKETS)
         start = Start(
             program, served.model, served.manifest.name, context, config.slots,
             f"{self._private}/engine.sock", free_port(), secrets.token_hex(16),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StageError
-from containers.serve.backends import Hear
+from containers.serve.backends import SOCKETS, Hear
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
 from containers.serve.engine import EngineError, Job, Piece
@@ -64,7 +64,7 @@ def load(weights: Path, config: ServeConfig, context: int) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ui = params.endpoint_slots = params.fit_params = False
     params.cache_ram_mib, params.n_threads_http, params.verbosity = 0, 1, 1
-    private = tempfile.mkdtemp(prefix="slipway-")
+    private = tempfile.mkdtemp(prefix="slipway-", dir=SOCKETS)
     params.hostnames = [f"{private}/engine.sock"]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
