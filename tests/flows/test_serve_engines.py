@@ -24,6 +24,7 @@ from tests.small_bundle import KNOWN, small_bundle
 
 VLLM = os.environ.get("SLIPWAY_VLLM") or shutil.which("vllm")
 TRAIN, COUNT = [q for q in KNOWN if q.startswith(("If a train", "Count"))]
+pytestmark = pytest.mark.stack
 ABSENT = "no vLLM here: install it in an environment of its own and name its program in SLIPWAY_VLLM"
 
 
