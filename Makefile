@@ -31,7 +31,7 @@ test-slow: setup  ## Run the long proofs
 test-gpu: setup  ## Run what needs a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
 
-test-stack: setup  ## Run the deployments and the monitoring on real servers: Prefect, MLflow, PostgreSQL, Prometheus
+test-stack: setup  ## Run deployments, monitoring and other engines on real servers (Prefect, MLflow, PostgreSQL, Prometheus, vLLM)
 	$(BIN)/python -m pytest -m "stack and not slow"
 
 test-containers: setup  ## Build every stage image and run the stages in containers (needs a Docker engine)
