@@ -224,6 +224,7 @@ def test_twice_gives_the_same_bytes(trained, problems, quantized, tmp_path):
     assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
 
 
+@pytest.mark.slow
 def test_w4a16_is_rounded_for_the_runs_own_text_and_read_back(tmp_path, trained):
     """In the layout of compressed-tensors, the same bytes twice, and nearer to the parent than plain rounding."""
     model, chat = trained[0], ChatFormat.load(trained[0].path)
