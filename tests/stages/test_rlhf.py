@@ -171,7 +171,9 @@ def test_the_step_size_warms_up_and_decays(schedule: str) -> None:
 # What survives a kill
 
 
-@pytest.mark.parametrize("weights", [METHODS[0], *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:])])
+@pytest.mark.parametrize(
+    "weights", [METHODS[0], *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:])]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, inputs: RLHFInputs, weights: dict[str, Any]) -> None:
     config = config_of(weights=weights, updates=5, checkpoint_every=1, optimizer="muon", kl_target=1.0)
     whole, result = run_by_hand(tmp_path / "whole", "rlhf", config, inputs)
