@@ -34,6 +34,7 @@ ROOTS = (
     "bentoml",
     "llguidance",
     "model-signing",
+    "pyopenssl",
     "tokenizers",
     "jinja2",
     "fastapi",
