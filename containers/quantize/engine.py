@@ -20,8 +20,9 @@ import numpy as np
 import xllamacpp
 
 from containers.contract import StageError
-from containers.quantize.footprint import SLOTS, SOCKETS, settings_of
+from containers.quantize.footprint import SLOTS, settings_of
 from containers.quantize.measuring import TOP, Passage, Reading
+from containers.sockets import SOCKETS
 
 UNDERFLOW = 104.0
 """Nats of the least probability that fp32 holds; llama.cpp reports the lowest float for one below."""

@@ -18,10 +18,10 @@ from typing import Any
 
 import xllamacpp
 
+from containers.sockets import SOCKETS
+
 ROOT = Path(__file__).resolve().parents[2]
 WARM_UP_TOKENS, TIMED_TOKENS = 4, 48
-SOCKETS = "/tmp"
-"""Not TMPDIR: a socket's path has at most 107 bytes, and a stage folder may lie deep."""
 SLOTS = 4
 
 

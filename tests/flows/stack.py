@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from infra.embedded import HEARTBEAT_SECONDS, free_port, prefect_environment, wait_for
 from infra.service import stop_service
@@ -20,6 +21,10 @@ from infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+ON_REAL_SERVERS = [
+    pytest.mark.stack,
+    pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server here: apt-get install postgresql"),
+]
 PASSWORD = "canary-3f9c1e"
 """Of everything; it may appear in no log, parameter or tag."""
 

@@ -10,15 +10,12 @@ import pytest
 
 from infra.embedded import free_port
 from infra.runs import read_record
-from tests.flows.stack import DEAD_WITHIN_SECONDS, PASSWORD, POSTGRES, Stack
+from tests.flows.stack import DEAD_WITHIN_SECONDS, ON_REAL_SERVERS, PASSWORD, Stack
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 QUICK = ["align=[]", "evaluate.prompts=[]", "package.name=small", "serve.authentication=none"]
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server here: apt-get install postgresql"),
-]
+pytestmark = ON_REAL_SERVERS
 
 
 @pytest.fixture(scope="module")

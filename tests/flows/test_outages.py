@@ -9,7 +9,7 @@ from time import sleep
 import pytest
 
 from infra.embedded import prefect_environment
-from tests.flows.stack import PASSWORD, POSTGRES, Stack
+from tests.flows.stack import ON_REAL_SERVERS, PASSWORD, Stack
 
 ASK_TWICE = """
 from prefect.client.orchestration import get_client
@@ -21,10 +21,7 @@ with get_client(sync_client=True) as client:
 """
 """A client as a run's own: it has reached the server once before the server goes away."""
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.skipif(not POSTGRES, reason="no PostgreSQL server here: apt-get install postgresql"),
-]
+pytestmark = ON_REAL_SERVERS
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from containers.code import Code
 from containers.contract import Quantized, Scores, StageError, digest_of, digest_of_file
 from containers.formats import identity_of
 from containers.package.contract import PackageConfig, PackageInputs
+from containers.package.weights import LIBRARIES
+from containers.requirements import requirements
 from containers.serve.bundle import Served
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.small_bundle import small_bundle, small_quantized
@@ -112,6 +115,12 @@ def test_a_folder_is_packaged_with_what_its_engine_needs() -> None:
     lines = (bundle / "env/python/requirements.txt").read_text()
     assert "\ntransformers==" in lines and "\ntorch==" in lines and "xllamacpp" not in lines
     assert "| format | bf16 (safetensors, " in (bundle / "README.md").read_text()
+
+
+def test_the_stage_has_every_library_that_a_format_is_read_with() -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    named = set(requirements("package", tomllib.loads(project.read_text())["dependency-groups"]))
+    assert set(LIBRARIES.values()) <= named  # else its image could not say which versions serve them
 
 
 def test_a_pickle_is_never_packaged(tmp_path: Path) -> None:

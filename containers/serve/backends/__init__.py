@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from containers.contract import StageError
@@ -10,8 +9,6 @@ from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
 from containers.serve.engine import EngineError, Job, Piece
 
-SOCKETS = Path("/tmp") if Path("/tmp").is_dir() else None
-"""Where engines listen: not in TMPDIR, which may lie deep, for a socket's path has at most 107 bytes."""
 Hear = Callable[[Piece | EngineError], bool]
 """Takes the next piece of an answer, and tells whether to stop."""
 
