@@ -23,10 +23,13 @@ setup: .venv/installed  ## Look at the machine, make .venv, install what constra
 	@touch $@
 
 test: setup  ## Run the tests (<= 15 minutes on 2 cores; a served model is left alone)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not stack and not containers"
+	$(BIN)/python -m pytest -m "not (slow or gpu or kill or stack or containers)"
 
 test-slow: setup  ## Run the long proofs
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
+
+test-kill: setup  ## Kill every stage in the middle of its work and compare what it makes then with an undisturbed run, bit for bit
+	$(BIN)/python -m pytest -m "kill and not slow"
 
 test-gpu: setup  ## Run what needs a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
@@ -61,4 +64,4 @@ clean:  ## Remove caches, logs and the virtual environment; the store and the ru
 	rm -rf .venv .slipway/staging .slipway/cache .slipway/logs *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help run setup test test-slow test-gpu test-stack test-containers check bench images up worker down clean
+.PHONY: help run setup test test-slow test-kill test-gpu test-stack test-containers check bench images up worker down clean

@@ -28,6 +28,17 @@ def ollama(bundle: Bundle, folder: Folder) -> None:
 
 
 @app.command()
+def image(
+    bundle: Bundle,
+    name: Annotated[str, typer.Option("--name", help="The image's name; slipway-<model>:<version> by default.")] = "",
+) -> None:
+    """Build an image that serves a bundle read-only and not as root (needs a Docker engine with BuildKit)."""
+    from flows.exporting import export_image
+
+    export_image(bundle, name)
+
+
+@app.command()
 def hf(
     model: Annotated[str, typer.Argument(help="A bundle's address (its 16-bit model is meant), or a model's.")],
     folder: Folder,

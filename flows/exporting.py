@@ -1,4 +1,4 @@
-"""Carry a model out of the store: `slipway export bento`, `ollama` and `hf`."""
+"""Carry a model out of the store: `slipway export bento`, `ollama`, `hf` and `image`."""
 
 import json
 import shutil
@@ -10,6 +10,7 @@ from containers.model_folder import check_model
 from containers.signatures import INSIDE, fingerprint
 from flows.serving import bundle_at, packaged
 from infra.ancestry import model_in
+from infra.bento_image import build_image
 from infra.modelfile import WEIGHTS, modelfile_of
 from infra.runs import find_run, read_record
 from infra.settings import Settings
@@ -69,6 +70,16 @@ def export_hugging_face(address: str, folder: Path) -> None:
             raise StageError(f"{address} holds what is no whole model but of kind {type(found).__name__.lower()}")
         write_hugging_face(found, folder, {"name": address, "description": ""}, {})
     print(f'{folder}: `AutoModelForCausalLM.from_pretrained("{folder}")`')
+
+
+def export_image(address: str, name: str) -> None:
+    """Build an image that serves a bundle: signed, read-only, not as root."""
+    settings, bundle = checked(address)
+    manifest = json.loads((bundle.path / "src" / "manifest.json").read_text(encoding="utf-8"))
+    image = name or f"slipway-{manifest['name'].lower()}:{bundle.version}"
+    build_image(bundle, image, settings)
+    confined = "--read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+    print(f"{image}: `docker run {confined} -p 127.0.0.1:3000:3000 {image}` serves it; its API key stands in its log")
 
 
 def write_hugging_face(model: Model, folder: Path, told: dict[str, str], licences: dict[str, str]) -> None:

@@ -45,9 +45,9 @@ class Ledger:
             if event["event"] == "metrics":
                 points.setdefault(event["stage"], []).extend(points_of(event))
                 continue
-            self._log_points(event["stage"], points.pop(event["stage"], []))
             write = getattr(self, f"_{event['event']}", None)
             if write:
+                self._log_points(event["stage"], points.pop(event["stage"], []))
                 write(event)
         for stage, values in points.items():
             self._log_points(stage, values)
@@ -80,8 +80,7 @@ class Ledger:
 
     def _finished(self, event: Event) -> None:
         run = self._run_of(event["stage"])
-        step = max((point.step for name in event["metrics"] for point in self._history(run, name)), default=0)
-        moment = milliseconds(event["time"])
+        step, moment = self._last_step(event), milliseconds(event["time"])
         self._log_points(event["stage"], [Metric(k, v, moment, step) for k, v in event["metrics"].items()])
         if not event["cached"]:
             self._log_stage_files(run, event)
@@ -172,8 +171,10 @@ class Ledger:
         found = self.client.search_runs([self.experiment], query, max_results=1)
         return found[0].info.run_id if found else ""
 
-    def _history(self, run: str, name: str) -> list[Metric]:
-        return list(self.client.get_metric_history(run, name))
+    def _last_step(self, event: Event) -> int:
+        """Return where the curves of the stage end whose names its last figures bear, as the journal has them."""
+        curves = [e for e in read_from(self.folder)[0] if e["event"] == "metrics" and e["stage"] == event["stage"]]
+        return max((int(e["step"]) for e in curves if event["metrics"].keys() & e["values"].keys()), default=0)
 
     def _log_points(self, stage: str, points: list[Metric]) -> None:
         for first in range(0, len(points), METRICS_A_BATCH):

@@ -15,8 +15,9 @@ from infra.embedded import free_port
 from tests.containers import stand
 from tests.rules.house import ROOT
 
-POSTGRES = "slipway-test/postgres"
 PROJECT = "slipway-test"
+TOKEN = "canary-hub-9c41f0"
+"""Given to the worker as the hub's; it may be read nowhere."""
 
 
 def command() -> list[str]:
@@ -25,17 +26,20 @@ def command() -> list[str]:
     return ["docker", "compose"] if plugin else ["docker-compose"] if shutil.which("docker-compose") else []
 
 
-def postgres_image(client: Any) -> str:
-    """Make the stand-in for PostgreSQL's image, unless it is there."""
-    here = Path(__file__).parent
+def stand_in(client: Any, name: str, *packages: str) -> str:
+    """Make the stand-in for an official image, `name`, of this machine's packages, unless it is there."""
+    here, image = Path(__file__).parent, f"slipway-test/{name}"
     try:
-        client.images.get(POSTGRES)
+        client.images.get(image)
     except ImageNotFound:
-        server = max(folder.name for folder in Path("/usr/lib/postgresql").iterdir())
-        files = [sys.executable, str(here / "base_image.py"), "slipway-test/postgres-files", f"postgresql-{server}"]
-        subprocess.run(files, check=True)
-        subprocess.run(["docker", "build", "-q", "-t", POSTGRES, str(here / "postgres")], check=True)
-    return POSTGRES
+        subprocess.run([sys.executable, str(here / "base_image.py"), f"{image}-files", *packages], check=True)
+        subprocess.run(["docker", "build", "-q", "-t", image, str(here / name)], check=True)
+    return image
+
+
+def postgresql() -> str:
+    """Return the package of this machine's PostgreSQL server."""
+    return f"postgresql-{max(folder.name for folder in Path('/usr/lib/postgresql').iterdir())}"
 
 
 class Composed:
@@ -43,7 +47,7 @@ class Composed:
 
     def __init__(self, client: Any, folder: Path) -> None:
         self.docker, self.folder = client, folder
-        self.ports = {name: free_port() for name in ("PREFECT", "MLFLOW", "SERVE")}
+        self.ports = {name: free_port() for name in ("PREFECT", "MLFLOW", "SERVE", "PROMETHEUS")}
         base = stand.base_image(client)
         self.environment = {
             **os.environ, **{f"{name}_PORT": str(port) for name, port in self.ports.items()},
@@ -51,8 +55,10 @@ class Composed:
             "DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1", "COMPOSE_HTTP_TIMEOUT": "300",
             "SLIPWAY_TAG": stand.TAG, "SLIPWAY_STAGE_BASE": base, "SLIPWAY_HOST_BASE": base,
             "SLIPWAY_WHEELS": stand.wheels(client), "SLIPWAY_PIP_ARGS": "--no-index --find-links /wheels",
-            "POSTGRES_IMAGE": postgres_image(client),
+            "POSTGRES_IMAGE": stand_in(client, "postgres", postgresql()), "SLIPWAY_HF_TOKEN": TOKEN,
         }  # fmt: skip
+        if shutil.which("prometheus"):
+            self.environment["PROMETHEUS_IMAGE"] = stand_in(client, "prometheus", "prometheus", "wget")
 
     def compose(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run compose; its words are shown where it fails."""

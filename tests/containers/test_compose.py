@@ -11,10 +11,12 @@ import httpx
 import pytest
 
 from infra.settings import Settings
-from tests.containers.composed import PROJECT, Composed, command
+from tests.containers import stand
+from tests.containers.composed import PROJECT, TOKEN, Composed, command
 from tests.flows.stack import POSTGRES
 from tests.rules.house import ROOT
 
+PLANTED = "canary-env-77b3"
 QUICK = ["align=[]", "evaluate.prompts=[]", "serve.authentication=none"]
 SERVERS = ("postgres", "prefect-server", "mlflow", "prefect-worker", "serve")
 
@@ -31,11 +33,12 @@ def stack(engine: Any, images: Settings, tmp_path_factory: pytest.TempPathFactor
     shutil.copy(ROOT / "tests" / "flows" / "small.yaml", folder / "data" / "small.yaml")
     folder.chmod(0o755)
     made = Composed(engine, folder)
-    made.compose("--profile", "serve", "build", "prefect-worker", "mlflow")
+    with stand.planted(ROOT / "infra" / "compose" / ".env", f"SLIPWAY_POSTGRES_PASSWORD={PLANTED}\n"):
+        made.compose("--profile", "serve", "build", "prefect-worker", "mlflow")
     try:
         yield made
     finally:
-        made.compose("--profile", "serve", "down", "-v", "--remove-orphans", "-t", "10")
+        made.compose("--profile", "serve", "--profile", "monitor", "down", "-v", "--remove-orphans", "-t", "10")
 
 
 def test_it_comes_up_healthy_within_three_minutes(stack: Composed) -> None:
@@ -90,6 +93,7 @@ def in_mlflow(stack: Composed) -> None:
             assert time.monotonic() < deadline, runs
             runs = mlflow.post("/runs/search", json=asked).json().get("runs", [])
             time.sleep(0.5)
+        assert TOKEN not in json.dumps(runs)
         curves = {run["info"]["run_name"]: run["data"].get("metrics", []) for run in runs}
         assert {run["info"]["status"] for run in runs} == {"FINISHED"} and curves["pretrain"]
         assert mlflow.get("/registered-models/search").json()["registered_models"]
@@ -104,11 +108,41 @@ def answers(stack: Composed) -> None:
     stack.healthy(30, "serve")
 
 
-def test_no_password_is_in_a_log_or_an_image(stack: Composed) -> None:
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus here: apt-get install prometheus")
+def test_prometheus_measures_what_is_served(stack: Composed) -> None:
+    stack.compose("--profile", "monitor", "up", "-d", "--no-build", "--no-deps", "prometheus")
+    stack.healthy(60, "prometheus")
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['PROMETHEUS']}/api/v1", timeout=30) as prometheus:
+        deadline = time.monotonic() + 30
+        found: list[Any] = []
+        while not found:
+            assert time.monotonic() < deadline, prometheus.get("/targets").text
+            found = prometheus.get("/query", params={"query": "slipway_generation_tokens_total"}).json()["data"][
+                "result"
+            ]
+            time.sleep(0.5)
+        assert found[0]["metric"]["instance"] == "serve:3000" and float(found[0]["value"][1]) > 0
+        groups = prometheus.get("/rules").json()["data"]["groups"]
+        assert {group["name"] for group in groups} == {"serving", "gpus"}
+
+
+def test_no_secret_is_in_a_log_a_parameter_or_an_image(stack: Composed) -> None:
     secrets = [stack.secret(name) for name in ("postgres_password", "prefect_password", "mlflow_password")]
     assert all(len(secret) >= 24 for secret in secrets)
+    secrets.append(TOKEN)
     mine = stack.docker.containers.list(all=True, filters={"label": f"com.docker.compose.project={PROJECT}"})
     for container in mine:
         said = container.logs().decode(errors="replace")
-        told = json.dumps([container.attrs["Config"], container.image.history(), container.image.attrs])
+        told = json.dumps([container.attrs["Args"], container.image.history(), container.image.attrs])
         assert not any(secret in said or secret in told for secret in secrets), container.name
+        configured = json.dumps(container.attrs["Config"])  # The token is in the worker's environment, as it must be.
+        assert not any(secret in configured for secret in secrets[:-1]), container.name
+    with stack.prefect() as prefect:
+        kinds = ("flow_runs", "task_runs", "deployments", "artifacts", "logs")
+        shown = [prefect.post(f"/{kind}/filter", json={}).raise_for_status().text for kind in kinds]
+    assert not any(secret in text for secret in secrets for text in shown)
+    files = [f for f in (stack.folder / ".slipway-compose").rglob("*") if f.is_file() and not f.is_symlink()]
+    leaks = [file for file in files if any(secret.encode() in file.read_bytes() for secret in secrets)]
+    assert len(files) > 100 and not leaks, leaks
+    for image in ("host", "mlflow"):
+        assert not stand.holds(f"slipway/{image}:{stand.TAG}", PLANTED.encode())

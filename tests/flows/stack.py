@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from infra.embedded import HEARTBEAT_SECONDS, free_port, prefect_environment, wait_for
+from infra.runs import RunRecord, read_record
 from infra.service import stop_service
 from infra.settings import Settings
 
@@ -188,6 +189,21 @@ class Stack:
             asked = {"experiment_ids": [identity], "max_results": 1000}
             return [run["info"] | run["data"] for run in client.post("/runs/search", json=asked).json().get("runs", [])]
 
+    def in_mlflow(self, flow_run: str = "") -> set[str]:
+        """Return the statuses in MLflow: of everything, or of the page of one flow run."""
+        runs = self.mlflow_runs()
+        return {run["status"] for run in runs if not flow_run or tag(run, "flow_run_id") == flow_run}
+
+    def record(self, flow_run: str) -> RunRecord | None:
+        """Return the record of the run that a flow run drives, None before there is one."""
+        records = [read_record(file.parent) for file in self.home.glob("runs/*-2*/run.json")]
+        return next((record for record in records if record.flow_run_id == flow_run), None)
+
+    def stage_of(self, flow_run: str) -> str:
+        """Return the stage that a flow run is at, empty between stages."""
+        record = self.record(flow_run)
+        return next((stage.title for stage in record.stages if stage.status == "running"), "") if record else ""
+
     def until(self, true: Callable[[], bool], seconds: float, what: str) -> float:
         """Wait until something is true; return how long it took."""
         began = time.monotonic()
@@ -197,6 +213,11 @@ class Stack:
             time.sleep(0.5)
         logs = {file.name: file.read_text(errors="replace")[-1500:] for file in self.folder.glob("*.log")}
         raise AssertionError(f"not within {seconds:.0f} s: {what}; {logs.get('worker.log')}")
+
+
+def tag(run: dict[str, Any], name: str) -> str:
+    """Return a tag of a run in MLflow, empty where it has none."""
+    return next((entry["value"] for entry in run.get("tags", []) if entry["key"] == name), "")
 
 
 DEAD_WITHIN_SECONDS = 3 * HEARTBEAT_SECONDS + 30

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from infra.embedded import free_port
-from infra.runs import read_record
 from tests.flows.stack import DEAD_WITHIN_SECONDS, ON_REAL_SERVERS, PASSWORD, Stack
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
@@ -119,15 +118,15 @@ def test_a_model_of_the_store_is_released(stack: Stack, quick: list[str]) -> Non
 def test_a_killed_worker_leaves_no_run_running(stack: Stack, quick: list[str]) -> None:
     slow = [*quick, "pretrain.max_tokens=50_000_000"]
     asked = stack.trigger("train-llm", recipe_name=RECIPE, overrides=slow)["id"]
-    stack.until(lambda: running_stage(stack, asked) == "pretrain", 120, "pretrain runs")
-    stack.until(lambda: ("small", "RUNNING") in in_mlflow(stack), 120, "MLflow knows of it")
+    stack.until(lambda: stack.stage_of(asked) == "pretrain", 120, "pretrain runs")
+    stack.until(lambda: "RUNNING" in stack.in_mlflow(asked), 120, "MLflow knows of it")
     stack.kill("worker")
     assert stack.run(asked)["state"]["type"] == "RUNNING"
     took = stack.until(lambda: stack.run(asked)["state"]["type"] == "CRASHED", DEAD_WITHIN_SECONDS, "it is Crashed")
     assert "No sign of life" in stack.run(asked)["state"]["message"], took
     stack.start_worker()
-    stack.until(lambda: ("small", "KILLED") in in_mlflow(stack), 90, "MLflow has it as killed")
-    assert not {name for name, status in in_mlflow(stack) if status == "RUNNING"}
+    stack.until(lambda: "RUNNING" not in stack.in_mlflow(), 150, "MLflow knows that all ended")
+    assert "KILLED" in stack.in_mlflow(asked)
     assert not stack.ask("/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING", "PENDING"]}}})
     again = stack.ended(stack.trigger("train-llm", recipe_name=RECIPE, overrides=quick)["id"])
     assert again["state"]["name"] == "Completed", "the dead run still holds the deployment's one place"
@@ -144,21 +143,7 @@ def test_the_password_is_in_no_log_no_parameter_and_no_tag(stack: Stack) -> None
 
 def statuses(stack: Stack, flow_run: str) -> set[tuple[str, str]]:
     """Return (stage, status) of the run that a flow run drove."""
-    return {(stage.title, stage.status) for stage in record_of(stack, flow_run).stages}
-
-
-def record_of(stack: Stack, flow_run: str) -> Any:
-    records = [read_record(file.parent) for file in stack.home.glob("runs/*-2*/run.json")]
-    return next((record for record in records if record.flow_run_id == flow_run), None)
-
-
-def running_stage(stack: Stack, flow_run: str) -> str:
-    record = record_of(stack, flow_run)
-    return next((stage.title for stage in record.stages if stage.status == "running"), "") if record else ""
-
-
-def in_mlflow(stack: Stack) -> set[tuple[str, str]]:
-    return {(run["run_name"].partition("-2")[0], run["status"]) for run in stack.mlflow_runs()}
+    return {(stage.title, stage.status) for stage in stack.record(flow_run).stages}
 
 
 def drain(stack: Stack, deployment: str) -> None:

@@ -76,6 +76,7 @@ def test_the_same_seed_draws_the_same_bytes_and_another_others(
     assert run(drawn(seed=1), inputs, Out(tmp_path / "other")).candidates.digest != made.digest
 
 
+@pytest.mark.kill
 def test_a_killed_run_goes_on_to_the_same_bytes(
     tmp_path: Path, made: Candidates, base: Model, prompts: Dataset
 ) -> None:

@@ -177,6 +177,7 @@ def test_the_model_judges_itself_and_gives_the_same_bytes_anywhere(
     assert drawn.preferences.digest != made.preferences.digest
 
 
+@pytest.mark.kill
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, prompts: Dataset) -> None:
     config, inputs = config_of(batch_size=1, keep="different"), CritiqueInputs(model=base, prompts=prompts)
     whole, folder = run_here(tmp_path / "whole", config, base, prompts), tmp_path / "killed"

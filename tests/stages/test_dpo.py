@@ -167,6 +167,7 @@ def test_no_held_out_rows_are_no_reason_to_fail(tmp_path: Path, policy: Model) -
 # What survives
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     "changes",
     [

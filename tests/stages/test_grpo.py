@@ -221,6 +221,7 @@ def test_a_reward_that_pays_for_length_is_caught(tmp_path: Path, policy: Model, 
 # What survives a kill
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
 def test_a_killed_run_goes_on_to_the_same_weights(
     tmp_path: Path, policy: Model, problems: Dataset, weights: dict[str, Any]

@@ -125,6 +125,7 @@ def test_two_runs_give_the_same_digest(trained, inputs, tmp_path):
     assert again.model.digest == trained[1].digest
 
 
+@pytest.mark.kill
 def test_a_killed_run_ends_in_the_same_bits(trained, inputs, tmp_path):
     config = TINY.revise(checkpoint_seconds=0.1)
     kill_after_a_checkpoint(tmp_path, config, inputs)

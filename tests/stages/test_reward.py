@@ -196,6 +196,7 @@ def test_measures_say_what_they_mean() -> None:
 # What survives
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     tmp_path: Path, base: Model, data: Dataset, weights: dict[str, Any]

@@ -171,6 +171,7 @@ def test_the_step_size_warms_up_and_decays(schedule: str) -> None:
 # What survives a kill
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(
     "weights", [METHODS[0], *(pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:])]
 )

@@ -97,6 +97,7 @@ def test_what_a_rollout_was_drawn_with_is_the_old_policy(tmp_path: Path, inputs:
     torch.testing.assert_close(groups.sum(1), torch.zeros(4), rtol=0, atol=1e-4)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("weights", KILLED, ids=lambda w: w["method"])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, inputs: RLHFInputs, weights: dict[str, Any]) -> None:
     config = config_of(weights=weights, steps=32, steps_per_rollout=2, validate_every=100)

@@ -322,6 +322,7 @@ def test_four_bit_weights_stay_as_they_are_when_the_model_is_evaluated(base: Mod
     assert torch.equal(dequantize_4bit(layer.weight.data, layer.weight.quant_state), wanted)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("method", ["full", pytest.param("qlora", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, base: Model, data: Dataset, method: str) -> None:
     config = config_of(method, epochs=2, checkpoint_every=4, optimizer="adamw_8bit" if method == "qlora" else "adamw")
