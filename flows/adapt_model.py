@@ -10,6 +10,7 @@ from flows.alignment import align
 from flows.chapters import Candidate, evaluate_each, fitting, prepare, whole
 from flows.form import AdaptingRecipe, Overrides
 from flows.recipe import Recipe, load_recipe
+from flows.shipping import shipped
 from infra.checkpoint import checkpoint_of
 from infra.orchestration import run_of, short_name
 from tasks.package import package
@@ -40,10 +41,12 @@ def adapt(recipe: Recipe) -> Candidate:
     base = fitting(checkpoint_of(recipe.checkpoint), recipe)
     materials = prepare(recipe.data)
 
-    chat = whole(base, sft(base, materials.lessons, recipe.sft), recipe.merge)
+    taught = sft(base, materials.lessons, recipe.sft)
+    chat = whole(base, taught, recipe.merge)
     aligned = align(chat, materials, recipe)
 
     scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
-    compact = quantize(aligned.last, materials.corpus, materials.problems, recipe.quantize)
-    bundle = package(compact, scores, recipe.package)
+    weights, adapters = shipped(base, taught, aligned, recipe)
+    compact = quantize(weights, materials.corpus, materials.problems, recipe.quantize)
+    bundle = package(compact, scores, recipe.package, adapters)
     return Candidate(bundle, aligned.last, scores, materials)

@@ -15,11 +15,21 @@ from tasks.rlhf import rlhf
 T = TypeVar("T")
 
 
+class Taken(NamedTuple):
+    """What a step made: all weights or an adapter, and the name of the model that it was trained on."""
+
+    on: str
+    tuned: Model | Adapter
+
+
 class Aligned(NamedTuple):
-    """Every model that alignment made, by name and in order, and the one that goes on."""
+    """Every model that alignment made, by name and in order, how each was made, and the one that goes on."""
 
     models: dict[str, Model]
     last: Model
+    steps: dict[str, Taken]
+    name: str
+    """Of the last model."""
 
 
 class Bench(NamedTuple):
@@ -28,6 +38,8 @@ class Bench(NamedTuple):
     model: Model
     judgements: Dataset | None
     problems: Dataset | None
+    name: str = "chat"
+    """Of the model."""
     taste: RewardModel | None = None
 
 
@@ -35,15 +47,22 @@ def align(chat: Model, materials: Materials, recipe: Recipe) -> Aligned:
     """Take the recipe's steps in their order; a step `beside` the line is measured, and left there."""
     bench = Bench(chat, materials.judgements, materials.problems)
     models: dict[str, Model] = {}
+    steps: dict[str, Taken] = {}
     for name, step in zip(names_of(recipe.align), recipe.align, strict=True):
         if step.critique:
             bench = bench._replace(judgements=critique(bench.model, prompts_of(bench, materials), step.critique))
         elif step.reward:
             bench = bench._replace(taste=reward(bench.model, needed(bench.judgements), step.reward))
         else:
-            models[name] = whole(bench.model, tuned(bench, step), recipe.merge)
-            bench = bench if step.beside else bench._replace(model=models[name])
-    return Aligned(models, bench.model)
+            steps[name] = Taken(bench.name, tuned(bench, step))
+            models[name] = whole(bench.model, steps[name].tuned, recipe.merge)
+            bench = bench if step.beside else bench._replace(model=models[name], name=name)
+    return Aligned(models, bench.model, steps, bench.name)
+
+
+def untouched(chat: Model) -> Aligned:
+    """Return a model as it is, no step taken."""
+    return Aligned({}, chat, {}, "chat")
 
 
 def tuned(bench: Bench, step: Step) -> Model | Adapter:

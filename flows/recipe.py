@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from containers.contract import Config, StageError
+from containers.convert.contract import ConvertConfig
 from containers.data.contract import DataConfig
 from containers.evaluate.contract import EvaluateConfig
 from containers.merge.contract import MergeConfig
@@ -20,10 +21,11 @@ from containers.quantize.contract import QuantizeConfig
 from containers.serve.contract import ServeConfig
 from containers.sft.contract import SFTConfig
 from containers.tokenizer.contract import TokenizerConfig
+from flows.engines import unkeepable, unservable
 from flows.licences import licences_of, refuse_forbidden
+from flows.locations import located
 from flows.mistakes import explain, lines_of
 from flows.steps import Step, missing_in
-from infra.pins import is_pin
 
 RECIPES = Path(__file__).parent / "recipes"
 CUT_TO_CONTEXT = (
@@ -87,6 +89,8 @@ class Recipe(Config):
     """What every model of the run is measured on."""
     quantize: QuantizeConfig = QuantizeConfig()
     """Which formats are made, and the rule that picks what ships."""
+    convert: ConvertConfig = ConvertConfig()
+    """How adapters that stay beside their base are compared with it (`package.adapters: unmerged`)."""
     package: PackageConfig = PackageConfig()
     """What the bundle says of itself."""
     serve: ServeConfig = ServeConfig()
@@ -120,10 +124,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def ships_what_its_engine_serves(self) -> Self:
-        """Refuse an engine that could not read the format that ships."""
-        engine, ship = self.serve.engine, self.quantize.ship
-        if engine != "auto" and (engine == "llama.cpp") != self.quantize.ships_gguf:
-            raise ValueError(f"serve.engine {engine} cannot read quantize.ship {ship} (gguf: llama.cpp; bf16: others)")
+        """Refuse an engine that could not read what ships, and adapters that cannot stay beside their base."""
+        wrong = unservable(self.quantize, self.package, self.serve)
+        wrong = wrong or unkeepable(self.package, self.sft, self.align)
+        if wrong:
+            raise ValueError(wrong)
         return self
 
     def too_long_for(self, context: int, named: str, remedy: str) -> str:
@@ -223,28 +228,3 @@ def fill(value: Any, variables: Mapping[str, str], file: Path) -> Any:
     if isinstance(value, list):
         return [fill(item, variables, file) for item in value]
     return VARIABLE.sub(replace, value) if isinstance(value, str) else value
-
-
-def located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return `values` with relative source paths, and other files that lie there, placed below `folder`."""
-
-    def place(item: Any, certain: bool = False) -> Any:
-        if isinstance(item, list):
-            return [place(i, certain) for i in item]
-        if not isinstance(item, dict):
-            return item
-        named = {key: item[key] for key in ("path", "recorded") if isinstance(item.get(key), str)}
-        found = {
-            key: str(folder / path)
-            for key, path in named.items()
-            if not is_pin(path) and (certain or lies_in(folder, path))
-        }
-        return {key: place(value, certain) for key, value in item.items()} | found
-
-    placed: dict[str, Any] = {key: place(values[key]) for key in ("checkpoint", "align") if key in values}
-    return {**values, **placed, "data": place(values.get("data"), certain=True)}
-
-
-def lies_in(folder: Path, path: str) -> bool:
-    """Whether a path, or the file of a `file.py:function`, is there: a hub name or a module is not."""
-    return (folder / re.sub(r"(?<=\.py):\w+$", "", path)).exists()

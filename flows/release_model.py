@@ -6,9 +6,11 @@ From Prefect: the deployment `release-model`.
 from prefect import flow
 
 from containers.contract import Endpoint
+from flows.alignment import untouched
 from flows.chapters import evaluate_each, prepare, whole
 from flows.form import AnyRecipe, Overrides, StoredModel
 from flows.recipe import load_recipe
+from flows.shipping import shipped
 from infra.ancestry import base_of, stored_model
 from infra.orchestration import run_of, short_name
 from tasks.package import package
@@ -31,10 +33,12 @@ def release_model(model: StoredModel, recipe_name: AnyRecipe = "tiny", overrides
     with run_of(recipe):
         materials = prepare(recipe.data)
         chosen = stored_model(model)
-        released = whole(base_of(chosen), chosen, recipe.merge)
+        base = base_of(chosen)
+        released = whole(base, chosen, recipe.merge)
 
         scores = evaluate_each({"released": released}, materials, recipe.evaluate)
-        compact = quantize(released, materials.corpus, materials.problems, recipe.quantize)
-        bundle = package(compact, scores, recipe.package)
+        weights, adapters = shipped(base, chosen, untouched(released), recipe)
+        compact = quantize(weights, materials.corpus, materials.problems, recipe.quantize)
+        bundle = package(compact, scores, recipe.package, adapters)
         endpoint = serve(bundle, recipe.serve)
         return report(endpoint, scores)

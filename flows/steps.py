@@ -10,6 +10,7 @@ from containers.dpo.contract import DPOConfig
 from containers.grpo.contract import GRPOConfig
 from containers.reward.contract import RewardConfig
 from containers.rlhf.contract import RLHFConfig
+from containers.weights import Weights
 
 NEEDS_PAIRS = ("reward", "dpo", "rlhf")
 
@@ -49,6 +50,12 @@ class Step(Config):
     def word(self) -> str:
         """The stage's word."""
         return next(name for name in self.stages() if getattr(self, name) is not None)
+
+    @property
+    def weights(self) -> Weights | None:
+        """Which weights the step's model is trained in; None for a step that makes no model."""
+        makes_model = self.dpo or self.rlhf or self.grpo
+        return makes_model.weights if makes_model else None
 
     @property
     def name(self) -> str:

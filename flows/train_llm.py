@@ -10,6 +10,7 @@ from flows.alignment import align
 from flows.chapters import Candidate, evaluate_each, prepare, whole
 from flows.form import Overrides, TrainingRecipe
 from flows.recipe import Recipe, load_recipe
+from flows.shipping import shipped
 from infra.orchestration import run_of, short_name
 from tasks.package import package
 from tasks.pretrain import pretrain
@@ -43,10 +44,12 @@ def train(recipe: Recipe) -> Candidate:
 
     vocabulary = tokenizer(corpus, recipe.tokenizer)
     base = pretrain(corpus, vocabulary, recipe.pretrain)
-    chat = whole(base, sft(base, lessons, recipe.sft), recipe.merge)
+    taught = sft(base, lessons, recipe.sft)
+    chat = whole(base, taught, recipe.merge)
     aligned = align(chat, materials, recipe)
 
     scores = evaluate_each({"base": base, "chat": chat, **aligned.models}, materials, recipe.evaluate)
-    compact = quantize(aligned.last, corpus, materials.problems, recipe.quantize)
-    bundle = package(compact, scores, recipe.package)
+    weights, adapters = shipped(base, taught, aligned, recipe)
+    compact = quantize(weights, corpus, materials.problems, recipe.quantize)
+    bundle = package(compact, scores, recipe.package, adapters)
     return Candidate(bundle, aligned.last, scores, materials)

@@ -48,10 +48,11 @@ def model_in(store: Store, bundle: Bundle) -> Model:
     """Return the 16-bit model that a bundle was made of; raises StageError where the store has either no more."""
     address = bundle.path.parent.parent.name
     try:
-        quantized = store.load(address).request.inputs["quantized"]
+        inputs = store.load(address).request.inputs
     except StoreError as error:
         raise StageError(f"the served bundle cannot be compared with: {error}; `slipway stop` lets go of it") from error
-    found = model_with(store, quantized["parent"])
+    adapters = inputs.get("adapters")
+    found = model_with(store, adapters["whole"] if adapters else inputs["quantized"]["parent"])
     if found is None:
         raise StageError(
             f"the model of the served bundle {address} is no longer in the store, so that it cannot be measured again: "

@@ -10,6 +10,7 @@ from containers.package.contract import PackageConfig
 from containers.package.parity import is_strict
 from containers.package.weights import Weights
 from containers.reference import Reference
+from containers.serve.bundle import Variant
 
 TEMPLATE = """\
 # {{ config.name }}
@@ -46,6 +47,19 @@ This model was packaged without scores.
 {%- endfor %}
 {%- endif %}
 
+{%- if variants %}
+
+## Models
+
+One base serves them all, each by its name as `model` in a request: LoRA adapters are added to it while it answers.
+
+| model | base and adapters |
+|---|---|
+{%- for name, variant in variants.items() %}
+| {{ name }} | {{ (("base",) + variant.adapters) | join(" + ") }} |
+{%- endfor %}
+{%- endif %}
+
 {%- if config.prove_parity %}
 
 ## Parity
@@ -54,6 +68,8 @@ This bundle was asked the chats of `src/model/reference.json`, whose answers its
 makes the same token ids{{ " and greedy answers" if strict and gguf }} of them
 {%- if gguf %}, and its log-probabilities of those answers are within {{ bound }} nats on average
 {%- else %}; its answers were not compared
+{%- endif %}
+{%- if variants %} (of each model with adapters: the chats in `src/adapters/`)
 {%- endif %}. What was measured is in the run's report.
 {%- endif %}
 {%- if config.licences %}
@@ -100,9 +116,11 @@ bundle's code runs.
 class ModelCard:
     """Everything that the card says."""
 
-    def __init__(self, config: PackageConfig, weights: Weights, scores: tuple[Scores, ...]) -> None:
-        """Take what a person wrote, what ships, and what was measured."""
-        self.config, self.weights, self.scores = config, weights, scores
+    def __init__(
+        self, config: PackageConfig, weights: Weights, scores: tuple[Scores, ...], variants: dict[str, Variant]
+    ) -> None:
+        """Take what a person wrote, what ships, what was measured, and the models that adapters make of the weights."""
+        self.config, self.weights, self.scores, self.variants = config, weights, scores, variants
 
     def text(self) -> str:
         """Return the card as Markdown."""
@@ -111,6 +129,7 @@ class ModelCard:
         environment = Environment(autoescape=False, keep_trailing_newline=True)
         return environment.from_string(TEMPLATE).render(
             config=self.config,
+            variants=self.variants,
             weights=self.weights,
             quantized=quantized,
             megabytes=round(self.weights.bytes / 1e6, 1),

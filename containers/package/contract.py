@@ -1,10 +1,11 @@
 """The package stage: quantized model + scores -> a Bento with model, service, API, page, card and provenance."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from containers.contract import Bundle, Config, Frozen, Quantized, Scores, Stage, aside
+from containers.unmerged import Unmerged
 
 
 class PackageConfig(Config):
@@ -18,6 +19,10 @@ class PackageConfig(Config):
     """What it should not be used for; a section of the model card."""
     examples: tuple[str, ...] = ()
     """Questions that the chat page offers to begin with."""
+    adapters: Literal["merged", "unmerged"] = "merged"
+    """merged: one whole model. unmerged (llama.cpp, steps of method lora): the base is quantized once, and the adapters
+    of sft and align lie beside it. `model` in a request is then `name` for the run's last model, `name-base` for the
+    base, and `name-chat`, `name-dpo`, ... for the others that adapters make of it."""
     prove_parity: bool = True
     """Refuse a bundle that does not answer as its 16-bit model does in transformers: equal token ids of the same chats,
     equal greedy answers (16-bit formats), and log-probabilities within the bounds below."""
@@ -35,6 +40,8 @@ class PackageInputs(Frozen):
     """What earlier stages made."""
 
     quantized: Quantized
+    adapters: Unmerged | None = None
+    """Of the model that was quantized."""
     scores: tuple[Scores, ...] = ()
 
 

@@ -55,42 +55,62 @@ class Proof(Frozen):
     allowed_mean_nats: float | None = None
 
 
-def prove(src: Path, parent: str, config: PackageConfig, told: Told) -> Proof:
-    """Return how the bundle in `src`, made of the model with digest `parent`, compares with that model's answers.
+def prove(src: Path, parent: str, config: PackageConfig, told: Told) -> dict[str, Proof]:
+    """Return how each model of the bundle in `src`, by its name, compares with its answers in transformers.
 
-    `told` hears of progress. Raises StageError for another model's answers, for other token ids, for 16 bits that
-    answer otherwise, and for a mean beyond the bound.
+    `parent` is the digest of the model that the weights were made of; `told` hears of progress. Raises StageError for
+    another model's answers, for other token ids, for 16 bits that answer otherwise, and for a mean beyond the bound.
     """
-    reference = Reference.read(src / MODEL)
+    served = Served.open(src)
+    references = {name: Reference.read(src / model.reference) for name, model in served.manifest.models.items()}
+    for reference in references.values():
+        check(reference, parent, served)
+    figures = measured(src, references, config, told) if served.gguf else {}
+    return {
+        name: Proof(
+            chats=len(reference.exchanges),
+            ids_as_transformers=sum(exchange.as_transformers for exchange in reference.exchanges),
+            **figures.get(name, {"engine": "none"}),
+        )
+        for name, reference in references.items()
+    }
+
+
+def check(reference: Reference, parent: str, served: Served) -> None:
+    """Raise StageError for the answers of another model, for none, and for chats of other token ids."""
     if reference.parent != parent:
         raise StageError(
             f"the reference beside the weights is of the model {reference.parent[:12]}, and they were made of "
             f"{parent[:12]}: quantize it again"
         )
     if not reference.exchanges:
-        raise StageError(f"{src / MODEL} brings no answers to compare with: pack it with `package.prove_parity=false`")
-    served = Served.open(src)
+        raise StageError(
+            f"{served.folder / MODEL} brings no answers to compare with: pack it with `package.prove_parity=false`"
+        )
     for exchange in reference.exchanges:
         check_ids(served.chat.render(exchange.messages, open_turn=True).ids, exchange)
-    shared = {
-        "chats": len(reference.exchanges),
-        "ids_as_transformers": sum(exchange.as_transformers for exchange in reference.exchanges),
-    }
-    return Proof(**shared, **measured(src, reference, config, told)) if served.gguf else Proof(**shared, engine="none")
 
 
-def measured(src: Path, reference: Reference, config: PackageConfig, told: Told) -> dict[str, Any]:
-    """Return how answers and log-probabilities of the bundle in `src` compare; raises StageError as `prove` says."""
-    longest = max(len(exchange.ids) + len(exchange.answer) for exchange in reference.exchanges)
-    context = max(MAX_CONTEXT, longest)
+def measured(
+    src: Path, references: dict[str, Reference], config: PackageConfig, told: Told
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of each model of the bundle in `src`, by its name; raises StageError as `prove` says."""
+    exchanges = [exchange for reference in references.values() for exchange in reference.exchanges]
+    context = max(MAX_CONTEXT, *(len(exchange.ids) + len(exchange.answer) for exchange in exchanges))
     desk = Desk(src, Place(ServeConfig(authentication="none", slots=1, context=context, max_tokens=context)))
-    compared: list[Compared] = []
+    compared: dict[str, list[Compared]] = {name: [] for name in references}
     try:
-        for exchange in reference.exchanges:
-            compared.append(compare(desk, exchange))
-            told(len(compared), len(reference.exchanges), "chats")
+        for name, reference in references.items():
+            for exchange in reference.exchanges:
+                compared[name].append(compare(desk, name, exchange))
+                told(sum(map(len, compared.values())), len(exchanges), "chats")
     finally:
         desk.engine.close()
+    return {name: figures_of(desk, compared[name], reference, config) for name, reference in references.items()}
+
+
+def figures_of(desk: Desk, compared: list[Compared], reference: Reference, config: PackageConfig) -> dict[str, Any]:
+    """Return how far one model is from its reference; raises StageError where that is too far."""
     strict = is_strict(desk.served.manifest.format, reference)
     allowed = config.max_parity_nats_16bit if strict else config.max_parity_nats
     nats = [value for one in compared for value in one.nats] or [0.0]
@@ -124,15 +144,16 @@ def check_ids(found: list[int], exchange: Exchange) -> None:
         )
 
 
-def compare(desk: Desk, exchange: Exchange) -> Compared:
-    """Ask the bundle one chat; raises StageError where its tokens are not the reference's."""
+def compare(desk: Desk, name: str, exchange: Exchange) -> Compared:
+    """Ask a model of the bundle one chat; raises StageError where its tokens are not the reference's."""
     limit = len(exchange.answer)
     asked = {"messages": exchange.messages, "max_tokens": limit, "temperature": 0, "logprobs": True}
-    request = ChatRequest.model_validate({"model": desk.served.manifest.name, **asked})
+    request = ChatRequest.model_validate({"model": name, **asked})
     prompts = desk.prompts(request)
     check_ids(prompts[0], exchange)
-    said, _ = asyncio.run(answered(desk, desk.jobs(request, prompts)[0]))
-    return Compared(same(desk, said, exchange), distances(desk, exchange))
+    job = desk.jobs(request, prompts)[0]
+    said, _ = asyncio.run(answered(desk, job))
+    return Compared(same(desk, said, exchange), distances(desk, exchange, job.adapters))
 
 
 def same(desk: Desk, said: list[int], exchange: Exchange) -> bool:
@@ -158,7 +179,7 @@ def same(desk: Desk, said: list[int], exchange: Exchange) -> bool:
     return [*margins, close][apart] < COIN_TOSS
 
 
-def distances(desk: Desk, exchange: Exchange) -> list[float]:
+def distances(desk: Desk, exchange: Exchange, adapters: tuple[str, ...]) -> list[float]:
     """Return |difference| in nats of each token of the reference's answer, up to one that no grammar can produce."""
     plain = next((i for i, token in enumerate(exchange.answer) if is_odd(desk, token)), None)
     wanted = exchange.answer[:plain]
@@ -166,7 +187,7 @@ def distances(desk: Desk, exchange: Exchange) -> list[float]:
         return []
     only = "root ::= " + " ".join(f"<[{token}]>" for token in wanted)
     forced = {"temperature": 0, "n_probs": 1, "grammar": only, "max_tokens": len(wanted)}
-    _, found = asyncio.run(answered(desk, Job(list(exchange.ids), forced)))
+    _, found = asyncio.run(answered(desk, Job(list(exchange.ids), forced, adapters)))
     return [abs(a - b) for a, b in zip(found, exchange.log_probs, strict=False)]
 
 

@@ -4,6 +4,7 @@ The same inputs give the same bytes: the serial number is drawn from the weights
 """
 
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ LONGEST_LICENCE = 80
 LICENCES = LicenseFactory()
 
 
-def bill_of_materials(name: str, weights: Weights, licences: dict[str, str], pins: tuple[str, ...]) -> str:
-    """Return sbom.cdx.json: the model `name`, the parts in `licences` (part -> licence), the packages in `pins`."""
+def bill_of_materials(
+    name: str, weights: Weights, licences: dict[str, str], pins: tuple[str, ...], adapters: Sequence[Path] = ()
+) -> str:
+    """Return sbom.cdx.json: the model `name`, the parts in `licences` (part -> licence), the packages in `pins`.
+
+    The files of weights are those of `weights` and the `adapters` beside them.
+    """
     bill = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"slipway:{name}:{weights.quantized.digest}"))
     bill.metadata.timestamp = None  # type: ignore[assignment] - the setter's type lacks the absence that 1.6 allows
     model = model_of(name, weights)
     bill.metadata.component = model
-    parts = [file_of(file) for file in weights.files]
+    parts = [file_of(file) for file in (*weights.files, *adapters)]
     parts += [part_of(part, licence) for part, licence in sorted(licences.items())]
     parts += [package_of(pin) for pin in pins]
     for part in parts:

@@ -104,8 +104,17 @@ class Checkpoint:
             values = tensors.get_tensor(name).to(torch.float32).numpy()
         if not np.isfinite(values).all():
             raise StageError(f"{self.files[name]}: tensor {name} holds NaN or infinity: training went wrong")
+        return self.reordered(gguf_name, values)
+
+    def reordered(self, gguf_name: str, values: np.ndarray) -> np.ndarray:
+        """Return `values` with rows in llama.cpp's order: those of query and key, where the shape needs it."""
         heads = {"attn_q": self.heads[0], "attn_k": self.heads[1]}.get(gguf_name.split(".")[-2])
         return paired(values, heads) if heads and self.shape[1] else values
+
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, by its Hugging Face name."""
+        with safe_open(self.files[name], framework="pt") as tensors:
+            return tuple(tensors.get_slice(name).get_shape())
 
 
 def paired(values: np.ndarray, heads: int) -> np.ndarray:
@@ -161,8 +170,7 @@ def plan(checkpoint: Checkpoint, format: str) -> Iterator[tuple[str, str, tuple[
     """Yield (gguf name, Hugging Face name, shape, type) of each tensor."""
     mixture = mixture_of(checkpoint, format)
     for gguf_name, name in checkpoint.names():
-        with safe_open(checkpoint.files[name], framework="pt") as tensors:
-            shape = tuple(tensors.get_slice(name).get_shape())
+        shape = checkpoint.sizes(name)
         yield gguf_name, name, shape, mixture.type_of(gguf_name, shape)
 
 

@@ -135,13 +135,14 @@ async def answer(request: Request, asked: Asked) -> Response:
 
 
 async def models(request: Request) -> JSONResponse:
-    """List the one model that is served."""
-    return JSONResponse({"object": "list", "data": [request.app.state.desk.described()]})
+    """List what is served: one model, or several that share their weights."""
+    desk: Desk = request.app.state.desk
+    return JSONResponse({"object": "list", "data": [desk.described(name) for name in desk.served.manifest.models]})
 
 
 async def model(request: Request, name: str) -> JSONResponse:
     """Describe one model."""
-    return JSONResponse(desk_of(request, name).described())
+    return JSONResponse(desk_of(request, name).described(name))
 
 
 async def feedback(request: Request) -> JSONResponse:
@@ -191,9 +192,10 @@ async def nowhere(request: Request) -> None:
 def desk_of(request: Request, name: str) -> Desk:
     """Return the desk if it has the model called `name`; raises APIError 404."""
     desk: Desk = request.app.state.desk
-    known = desk.served.manifest.name
-    if name != known:
-        raise APIError(404, f"there is no model {name!r} here: use {known!r}", code="model_not_found", param="model")
+    known = desk.served.manifest.models
+    if name not in known:
+        named = " or ".join(map(repr, known))
+        raise APIError(404, f"there is no model {name!r} here: use {named}", code="model_not_found", param="model")
     return desk
 
 

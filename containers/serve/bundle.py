@@ -12,7 +12,18 @@ from containers.contract import Frozen, StageError, digest_of_file, files_in
 from containers.formats import ChatFormat, identity_of
 from containers.signatures import Trust, verify
 
-MANIFEST, MODEL = "manifest.json", "model"
+MANIFEST, MODEL, ADAPTERS, PROVENANCE = "manifest.json", "model", "adapters", "provenance.json"
+
+
+class Variant(Frozen):
+    """One of the models of a bundle: its weights, or those with adapters beside them."""
+
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters that are added up on the weights, each in `adapters/<name>.gguf`."""
+    provenance: str = PROVENANCE
+    """The file that says what this model was made of."""
+    reference: str = MODEL
+    """The folder of its 16-bit model's own answers (reference.json)."""
 
 
 class Manifest(Frozen):
@@ -20,6 +31,8 @@ class Manifest(Frozen):
 
     name: str
     """The model's name in the API."""
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """Where several models share the weights: name in the API -> what it is, `name` among them."""
     version: str
     """First 12 hex digits of the digest of everything in the bundle."""
     description: str
@@ -42,6 +55,12 @@ class Manifest(Frozen):
         """sha256 of all of the above but the version."""
         values = json.dumps(self.model_dump(mode="json", exclude={"version"}), sort_keys=True)
         return hashlib.sha256(values.encode()).hexdigest()
+
+    @property
+    def models(self) -> dict[str, Variant]:
+        """Every model by its name in the API, the one that the bundle is called by first."""
+        first = self.variants.get(self.name, Variant())
+        return {self.name: first, **self.variants}
 
 
 class Served:
@@ -78,6 +97,11 @@ class Served:
     def gguf(self) -> Path | None:
         """The one gguf file; None where the weights are safetensors."""
         return next(self.model.glob("*.gguf"), None)
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The gguf of each adapter that is kept beside the weights, by its name, sorted."""
+        return {file.stem: file for file in sorted((self.folder / ADAPTERS).glob("*.gguf"))}
 
     @cached_property
     def chat(self) -> ChatFormat:

@@ -51,7 +51,8 @@ class Desk:
         manifest = self.served.manifest
         context = min(self.config.context, manifest.context)
         self.engine = Engine(load_backend(self.served, self.config, context), self.config, context)
-        MODEL.labels(manifest.name, manifest.version, manifest.format).set(1)
+        for name in manifest.models:
+            MODEL.labels(name, manifest.version, manifest.format).set(1)
 
     def owner_of(self, authorization: str) -> str:
         """Return who asks; raises APIError 401."""
@@ -86,6 +87,7 @@ class Desk:
         """Return one job per prompt and choice; raises APIError when there are too many, or no room for an answer."""
         if len(prompts) * request.n > MAX_ANSWERS:
             raise APIError(400, f"a request may ask for {MAX_ANSWERS} answers at most", param="n")
+        adapters = self.served.manifest.models[request.model].adapters
         limit, schema, jobs = self.config.max_tokens, held(request), []
         for ids in prompts:
             room = self.engine.context - len(ids)
@@ -97,7 +99,7 @@ class Desk:
             most = min(request.wanted or limit, limit, room)
             for number in range(request.n):
                 sampling = request.drawn(number, self.config.temperature) | {"max_tokens": most} | schema
-                jobs.append(Job(ids, sampling))
+                jobs.append(Job(ids, sampling, adapters))
         return jobs
 
     def watch(self, owner: str, reply: Reply, jobs: list[Job]) -> Stopwatch:
@@ -111,27 +113,29 @@ class Desk:
 
     def reply(self, request: Asked, prompts: list[list[int]]) -> Reply:
         """Return the empty reply that the answers are written into."""
-        manifest, read = self.served.manifest, sum(map(len, prompts))
+        version, read = self.served.manifest.version, sum(map(len, prompts))
         chat, choices = isinstance(request, ChatRequest), len(prompts) * request.n
         tools = told(request) if isinstance(request, ChatRequest) else []
         if tools:
             names = [tool["function"]["name"] for tool in tools]
-            reply: Reply = ToolReply(manifest.name, manifest.version, chat, read, choices, functions=names)
+            reply: Reply = ToolReply(request.model, version, chat, read, choices, functions=names)
         else:
-            reply = Reply(manifest.name, manifest.version, chat, read, choices, top=request.top)
+            reply = Reply(request.model, version, chat, read, choices, top=request.top)
         reply.stream_usage = bool(request.stream_options and request.stream_options.include_usage)
         return reply
 
-    def described(self) -> dict[str, Any]:
-        """Return the model as `/v1/models` lists it, with what the pages show of it."""
+    def described(self, name: str) -> dict[str, Any]:
+        """Return a model as `/v1/models` lists it, with what the pages show of it."""
         manifest = self.served.manifest
+        variant = manifest.models[name]
         about = manifest.model_dump(include={"description", "format", "version", "examples", "scores"}, mode="json")
-        about["provenance"] = manifest.files.get("provenance.json", (0, ""))[1]
+        about["provenance"] = manifest.files.get(variant.provenance, (0, ""))[1]
+        about["adapters"] = list(variant.adapters)
         about["keeps_feedback"] = self.ledger.kept
         about["context"] = self.engine.context
         about |= self.config.model_dump(include={"max_tokens", "temperature"})
         created = int((self.served.folder / MANIFEST).stat().st_mtime)
-        return {"id": manifest.name, "object": "model", "created": created, "owned_by": "slipway", **about}
+        return {"id": name, "object": "model", "created": created, "owned_by": "slipway", **about}
 
 
 def held(request: Asked) -> dict[str, Any]:

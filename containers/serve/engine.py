@@ -24,6 +24,8 @@ class Job:
 
     ids: list[int]
     sampling: dict[str, Any] = field(default_factory=dict)
+    adapters: tuple[str, ...] = ()
+    """Names of the adapters that answer with the weights; none: the weights alone."""
 
 
 class Piece(NamedTuple):

@@ -119,6 +119,14 @@ LESSONS = {
         "Minutes; no training.",
         "A format can be small, fast and quietly worse: so each is measured before one ships.",
     ),
+    "convert": Lesson(
+        "Adapters beside their base",
+        "Keep what was learnt apart from the base, so that one base serves several models.",
+        "None: the adapters as they were trained.",
+        "The base with its adapters is held to the merged model that was measured.",
+        "Seconds to minutes; no training.",
+        "On another base, or on rows in another order, an adapter is noise.",
+    ),
     "package": Lesson(
         "Package",
         "Put the model, its tokenizer and template, the service and the page into one versioned bundle.",

@@ -9,8 +9,9 @@ FORBIDDEN = {
     "infra": ("flows", "tasks"),
     "containers": ("flows", "tasks", "infra", "prefect", "mlflow", "docker"),
 }
-BORROWS = {"package": {"serve"}, "certify": {"sft"}}
-"""A bundle holds the service's code, so that code is part of what package makes; certify shows what sft will prove."""
+BORROWS = {"package": {"serve"}, "certify": {"sft"}, "convert": {"quantize"}}
+"""A bundle holds the service's code, so that code is part of what package makes; certify shows what sft will prove;
+convert writes an adapter's matrices as quantize writes those of its base."""
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)

@@ -93,6 +93,35 @@ def test_an_engine_that_cannot_read_what_ships_is_refused(recipe_file: Path, shi
     assert f"serve.engine {engine} cannot read quantize.ship {ship}" in said
 
 
+UNMERGED = "package.adapters=unmerged"
+STEPS = "align=[{dpo: {weights: {method: METHOD}}, beside: BESIDE}]"
+PAIRS = "data.preferences={sources: [{builtin: desk}]}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("serve.engine=vllm",), "serve.engine vllm cannot serve package.adapters unmerged (llama.cpp alone can here)"),
+        (("quantize.formats=[bf16]", "quantize.ship=bf16"), "unmerged needs a gguf, and quantize.ship is bf16"),
+        (("sft.method=full",), "keeps lora adapters, and sft.method is full: set it to lora, or merge"),
+        (("sft.method=qlora",), "keeps lora adapters, and sft.method is qlora"),
+        ((PAIRS, STEPS.replace("METHOD", "full").replace("BESIDE", "false")), "align.0.dpo.weights.method is full"),
+        ((PAIRS, STEPS.replace("METHOD", "qlora").replace("BESIDE", "true")), "align.0.dpo.weights.method is qlora"),
+    ],
+)
+def test_adapters_that_cannot_stay_beside_their_base_are_refused(
+    recipe_file: Path, changes: tuple[str, ...], said: str
+) -> None:
+    assert said in refusal(recipe_file, UNMERGED, *changes)
+
+
+def test_adapters_may_stay_beside_their_base(recipe_file: Path) -> None:
+    for method, beside in (("lora", "false"), ("lora", "true"), ("full", "true")):
+        step = STEPS.replace("METHOD", method).replace("BESIDE", beside)
+        recipe = load_recipe(str(recipe_file), (UNMERGED, PAIRS, step), variables={"CHATS": "x"})
+        assert recipe.package.adapters == "unmerged"
+
+
 @pytest.mark.parametrize("knob", ["sft.max_length", "evaluate.max_new_tokens", "serve.context", "serve.max_tokens"])
 def test_a_length_beyond_the_context_that_is_pretrained_is_refused(recipe_file: Path, knob: str) -> None:
     said = refusal(recipe_file, "pretrain.sequence_length=384", f"{knob}=385")

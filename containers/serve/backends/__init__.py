@@ -29,6 +29,12 @@ def load_backend(served: Served, config: ServeConfig, context: int) -> Backend:
     name = config.engine
     if name == "auto":
         name = "llama.cpp" if is_gguf else "transformers"
+    if name != "llama.cpp" and served.adapters:
+        raise StageError(
+            f"serve.engine is {name}, and this bundle keeps adapters ({', '.join(served.adapters)}) beside its "
+            "weights, which llama.cpp alone serves here: choose it, or package one whole model "
+            "(`package.adapters=merged`)"
+        )
     if (name == "llama.cpp") != is_gguf:
         form, others = ("gguf", "llama.cpp") if is_gguf else ("safetensors", "vllm, sglang, tensorrt-llm, transformers")
         raise StageError(
