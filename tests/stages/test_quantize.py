@@ -294,7 +294,7 @@ def test_gptq_and_awq_are_measured_like_each_format(tmp_path, trained, problems)
     outputs, _ = run_by_hand(tmp_path / "run", "quantize", config, inputs)
     card = json.loads((tmp_path / "run/outputs/card/card.json").read_text())
     for line in card["formats"]:
-        assert abs(line["delta"]) < 0.1 and line["top1_agreement"] > 0.9 and 0 <= line["kl_divergence"] < 0.05
+        assert abs(line["delta"]) < 0.1 and line["top1_agreement"] > 0.85 and 0 <= line["kl_divergence"] < 0.05
         assert line["tokens_per_second"] > 10 and line["memory_bytes"] > 0.5 * line["bytes"]
         assert line["accuracy"] is not None and line["refused"] is None
     sizes = {line["format"]: line["bytes"] for line in card["formats"]}
