@@ -156,10 +156,8 @@ class Ledger:
         tags = {KEY: key, **tags_of(event)}
         if stage:
             tags |= {"mlflow.parentRunId": self._run_of(""), "git": self.about.get("git", "")}
-        name = stage or self.folder.name
-        return self.client.create_run(
-            self.experiment, run_name=name, tags=tags, start_time=milliseconds(event.get("time", 0))
-        )
+        began = milliseconds(event.get("time", 0))
+        return self.client.create_run(self.experiment, run_name=stage or self.folder.name, tags=tags, start_time=began)
 
     def _open_stages(self) -> list[Run]:
         parent = self._run_of("")

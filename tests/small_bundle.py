@@ -15,6 +15,9 @@ from containers.contract import Bundle, Model, Quantized, Scores
 from containers.formats import ChatFormat, Rendered, identity_of
 from containers.models import load_model
 from containers.package.contract import PackageConfig, PackageInputs
+from containers.quantize.calibrated import LAYOUTS, Rounding
+from containers.quantize.config import QuantizeConfig
+from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import write_gguf
 from containers.quantize.parent_answers import reference_of
 from infra.settings import Settings
@@ -56,19 +59,21 @@ def small_model() -> Model:
 
 @functools.cache
 def small_quantized(format: str = "f16") -> Quantized:
-    """Return the model as gguf, or as it is (bf16), with its tokenizer."""
+    """Return the model as gguf, in 4-bit integers, or as it is (bf16), with its tokenizer."""
     folder = Path(tempfile.mkdtemp(prefix="quantized-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if format == "bf16":
         shutil.copytree(small_model().path, folder, dirs_exist_ok=True)
     else:
         write_tokenizer(folder)
+    if format in LAYOUTS:
+        Rounding(known_pieces(folder), QuantizeConfig(rounding_steps=20), folder).write(small_model(), folder, format)
     return quantized_to(folder, small_model(), format)
 
 
 def quantized_to(folder: Path, model: Model, format: str = "f16") -> Quantized:
-    """Write a model as gguf (bf16: as it is) beside its tokenizer, with its own answers, as the quantize stage does."""
-    if format != "bf16":
+    """Write a model as gguf (other formats lie there) with its own answers, as the quantize stage does."""
+    if format in WEIGHTS:
         write_gguf(model.path, folder / "model.gguf", format)
     reference_of(load_model(model, "fp32"), model, CONTEXT, "fp32").write(folder)
     return Quantized.of(folder, format=format, parent=model.digest, **identity_of(folder))
@@ -105,6 +110,12 @@ def known_rows(folder: Path) -> list[Rendered]:
     return [
         chat.render([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in KNOWN.items()
     ]
+
+
+def known_pieces(folder: Path) -> list[list[int]]:
+    """Return KNOWN in pieces of 32 tokens."""
+    ids = [i for row in known_rows(folder) for i in row.ids]
+    return [ids[start : start + 32] for start in range(0, len(ids) - 31, 32)]
 
 
 def learn(folder: Path, rows: list[Rendered]) -> LlamaForCausalLM:

@@ -30,7 +30,7 @@ from containers.package.sbom import FILE, bill_of_materials
 from containers.package.weights import Weights
 from containers.serve.bundle import ADAPTERS, MANIFEST, MODEL, Manifest, inventory
 
-FORMATS = ("__init__.py", "contract.py", "formats.py", "signatures.py", "sockets.py")
+FORMATS = ("__init__.py", "contract.py", "formats.py", "quantized_folder.py", "signatures.py", "sockets.py")
 """What the service shares with training."""
 ROOTS = (
     "bentoml",

@@ -10,9 +10,14 @@ from gguf import GGUFReader
 from containers.contract import Quantized, StageError
 from containers.formats import identity_of
 from containers.model_folder import check_weights, context_in, refuse_pickles
+from containers.quantized_folder import AUTO_ROUND, method_of
 
-LIBRARIES = {"bitsandbytes": "bitsandbytes", "compressed-tensors": "compressed-tensors"}
-"""How weights are quantized (config.json) -> the library that transformers reads them with."""
+LIBRARIES = {
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed-tensors",),
+    **dict.fromkeys(AUTO_ROUND, ("auto-round", "auto-round-lib")),
+}
+"""How weights are quantized (config.json) -> the libraries that transformers reads them with."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,7 @@ def in_safetensors(quantized: Quantized) -> Weights:
     """Return the weights of a Hugging Face folder; raises StageError where they are incomplete or pickled."""
     check_weights(quantized.path)
     config = json.loads((quantized.path / "config.json").read_text(encoding="utf-8"))
-    method = config.get("quantization_config", {}).get("quant_method")
-    library = (LIBRARIES[method],) if method in LIBRARIES else ()
-    engine = ("torch", "transformers", "accelerate", *library)
+    engine = ("torch", "transformers", "accelerate", *LIBRARIES.get(method_of(quantized.path), ()))
     return Weights(quantized, "safetensors", config["architectures"][0], context_in(config), engine)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from containers.contract import Model
 from containers.generation import Job, answer_all
@@ -43,8 +43,3 @@ def footprint_of(model: Any) -> dict[str, float]:
     on_gpu = model.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated() if on_gpu else model.get_memory_footprint()
     return {"memory_bytes": memory, "tokens_per_second": round(TIMED_TOKENS / seconds, 1)}
-
-
-def read_back(folder: Path, device: torch.device) -> Any:
-    """Return the model as anyone would load it from `folder`."""
-    return AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, local_files_only=True).eval()

@@ -19,11 +19,11 @@ from containers.formats import ChatFormat, identity_of
 from containers.model_folder import check_model
 from containers.models import TOKENIZER_FILES, be_deterministic, copy_tokenizer, device_for, load_model
 from containers.out import Out
-from containers.quantize.calibrated import calibration_of, write_w4a16
+from containers.quantize.calibrated import LAYOUTS, Rounding, calibration_of
 from containers.quantize.config import QuantizeConfig
 from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
 from containers.quantize.engine import Engine, Unfit
-from containers.quantize.folders import footprint_of, read_back, write_folder
+from containers.quantize.folders import footprint_of, write_folder
 from containers.quantize.footprint import footprint
 from containers.quantize.gguf_tokens import Vocabulary
 from containers.quantize.gguf_types import WEIGHTS
@@ -32,6 +32,7 @@ from containers.quantize.measuring import TOP, Reading, passages_of, read
 from containers.quantize.parent_answers import reference_of
 from containers.quantize.shipping import choose, last_of, passing
 from containers.quantize.solving import compared, marks, problems_of, share, solve
+from containers.quantized_folder import check_kernels, load_folder
 
 FILE = "model.gguf"
 KL = (
@@ -50,6 +51,7 @@ def run(config: QuantizeConfig, inputs: QuantizeInputs, out: Out) -> QuantizeOut
     be_deterministic(device)
     transformers_logging.disable_progress_bar()
     check_model(inputs.model)
+    check_kernels(set(config.formats))
     bench = Bench(config, inputs, device, out)
     for format in config.formats:
         bench.add(format)
@@ -163,12 +165,12 @@ class Bench:
 
     def in_transformers(self, format: str, folder: Path) -> Trial:
         """Write a Hugging Face folder and try what was read back."""
-        if format == "w4a16":
+        if format in LAYOUTS:
             pieces = calibration_of(self.corpus, self.chat, self.context, self.config)
-            write_w4a16(self.source, folder, pieces, self.config, self.out.work)
+            Rounding(pieces, self.config, self.out.work).write(self.source, folder, format)
         else:
             write_folder(self.source, folder, format, self.device)
-        model = read_back(folder, self.device)
+        model = load_folder(folder, self.device)
         reading = read(model, self.passages)
         if not np.isfinite(reading.nats).all():
             raise Unfit("transformers makes no numbers of it: a probability is NaN")

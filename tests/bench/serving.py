@@ -17,7 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -78,21 +79,28 @@ def main() -> int:
 def compare(name: str, shape: dict[str, int], scratch: Path) -> tuple[list[float], float]:
     """Measure one model on both sides; return the ratios and the seconds added to the first token."""
     quantized = random_model(scratch / "model", shape)
-    inputs = PackageInputs(quantized=quantized)
-    unproven = PackageConfig(name=name, prove_parity=False)
-    bundle: Bundle = run_by_hand(scratch / "package", "package", unproven, inputs)[0].bundle
     config = ServeConfig(port=free_port(), slots=max(STREAMS), context=CONTEXT, threads=os.cpu_count())
+    with served(name, quantized, config, scratch) as (endpoint, key):
+        direct = Direct(quantized, config)
+        try:
+            sides = (direct.rate, lambda streams, tokens: over_http(endpoint, key, streams, tokens))
+            ratios = [alternate(name, streams, sides) for streams in STREAMS]
+            return ratios, first_tokens(name, direct, First(endpoint, key))
+        finally:
+            direct.close()
+
+
+@contextmanager
+def served(name: str, quantized: Quantized, config: ServeConfig, scratch: Path) -> Iterator[tuple[Endpoint, str]]:
+    """Package and serve a model while the block runs; give the endpoint and its key."""
+    unproven = PackageConfig(name=name, prove_parity=False)
+    inputs = PackageInputs(quantized=quantized)
+    bundle: Bundle = run_by_hand(scratch / "package", "package", unproven, inputs)[0].bundle
     settings = Settings(home=scratch / "home")
     sign_bundle(bundle, settings)
-    endpoint = start_service(bundle, config, settings)
-    direct = Direct(quantized, config)
     try:
-        key = local_key(settings)
-        sides = (direct.rate, lambda streams, tokens: over_http(endpoint, key, streams, tokens))
-        ratios = [alternate(name, streams, sides) for streams in STREAMS]
-        return ratios, first_tokens(name, direct, First(endpoint, key))
+        yield start_service(bundle, config, settings), local_key(settings)
     finally:
-        direct.close()
         stop_service(settings)
 
 

@@ -12,9 +12,12 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from openai import BadRequestError, OpenAI
 
 from containers.contract import Endpoint, StageError
+from containers.formats import ChatFormat
+from containers.quantized_folder import load_folder
 from containers.serve.backends.programs import PROGRAMS, Start
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port
@@ -28,13 +31,17 @@ pytestmark = pytest.mark.stack
 ABSENT = "no vLLM here: install it in an environment of its own and name its program in SLIPWAY_VLLM"
 
 
+LITTLE = ("--gpu-memory-utilization", "0.1", "--enforce-eager")
+IN_VLLM = pytest.param(
+    {"engine": "vllm", "engine_program": VLLM, "engine_options": LITTLE},
+    id="vllm", marks=pytest.mark.skipif(not VLLM, reason=ABSENT),
+)  # fmt: skip
+
+
 def engines() -> Iterator[Any]:
     yield pytest.param({"engine": "transformers"}, id="transformers")
     yield pytest.param({"engine": "sglang"}, id="a program of its own")
-    missing = pytest.mark.skipif(not VLLM, reason=ABSENT)
-    little = ("--gpu-memory-utilization", "0.1", "--enforce-eager")
-    vllm = {"engine": "vllm", "engine_program": VLLM, "engine_options": little}
-    yield pytest.param(vllm, id="vllm", marks=missing)
+    yield IN_VLLM
 
 
 @pytest.fixture(scope="module", params=engines())
@@ -140,6 +147,39 @@ def test_an_engine_that_ends_takes_the_service_with_it(
         assert time.monotonic() < deadline, "the service outlived its engine"
         time.sleep(0.2)
     stop_service(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asking", [pytest.param({"engine": "transformers"}, id="transformers"), IN_VLLM])
+@pytest.mark.parametrize("format", ["w4a16", "gptq", "awq"])
+def test_four_bits_answer_as_the_folder_that_was_measured(
+    settings: Settings, format: str, asking: dict[str, Any]
+) -> None:
+    """Greedy answers, token by token, of the engine and of what the quantize stage measured."""
+    bundle = small_bundle(format)
+    config = ServeConfig(port=free_port(), max_tokens=60, threads=1, slots=4, authentication="none", **asking)
+    endpoint = start_service(bundle, config, settings)
+    try:
+        client = OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0)
+        for question, wanted in greedy_answers(bundle.path / "src/model").items():
+            reply = client.chat.completions.create(model="small", messages=asked(question), temperature=0)
+            assert reply.choices[0].message.content == wanted
+    finally:
+        stop_service(settings)
+
+
+def greedy_answers(folder: Path) -> dict[str, str]:
+    """Return the greedy answers to what was learnt, read as the quantize stage reads a folder."""
+    model, chat = load_folder(folder, "cpu"), ChatFormat.load(folder)
+    answers = {}
+    for question in KNOWN:
+        ids = chat.render(asked(question), open_turn=True).ids
+        made = model.generate(
+            torch.tensor([ids]), max_new_tokens=60, do_sample=False, eos_token_id=list(chat.stop_ids), pad_token_id=0
+        )[0, len(ids) :].tolist()
+        answers[question] = chat.decode([token for token in made if token not in chat.stop_ids])
+    assert sum(answer.startswith(KNOWN[question][:20]) for question, answer in answers.items()) >= 4
+    return answers
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from containers.contract import Dataset, Model, StageError, digest_of
 from containers.formats import ChatFormat, identity_of, schema_of
 from containers.out import Out
 from containers.quantize import main
-from containers.quantize.calibrated import calibration_of, write_w4a16
+from containers.quantize.calibrated import LAYOUTS, Rounding, calibration_of
 from containers.quantize.config import QuantizeConfig
 from containers.quantize.contract import QuantizeInputs
 from containers.quantize.engine import Engine
-from containers.quantize.folders import read_back
 from containers.quantize.footprint import footprint
 from containers.quantize.gguf_writer import stored, write_gguf
 from containers.quantize.k_quants import encode
 from containers.quantize.measuring import Passage, given_tokens, read
 from containers.quantize.shipping import SMALLEST, choose
 from containers.quantize.solving import compared
+from containers.quantized_folder import load_folder
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.stages.toy_chat import WORDS, chats, question, write_model
 
@@ -206,8 +207,6 @@ def test_the_divergence_is_a_close_lower_bound_of_the_whole_one(tmp_path):
 
 def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantized):
     """Reading and saving again gives the same tensors, after a forward pass of the first (which may pack them anew)."""
-    from safetensors.torch import load_file
-
     for format in ("nf4", "int8"):
         folder = quantized[0].formats[format].path
         ids = torch.tensor([[5, 6, 7, 8]])
@@ -224,9 +223,18 @@ def test_twice_gives_the_same_bytes(trained, problems, quantized, tmp_path):
     assert {n: f.digest for n, f in again.formats.items()} == {n: f.digest for n, f in quantized[0].formats.items()}
 
 
+SETTINGS = {
+    "w4a16": {"quant_method": "compressed-tensors", "format": "pack-quantized"},
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True, "desc_act": False},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"},
+}
+PACKED = {"w4a16": "weight_packed", "gptq": "qweight", "awq": "qweight"}
+
+
 @pytest.mark.slow
-def test_w4a16_is_rounded_for_the_runs_own_text_and_read_back(tmp_path, trained):
-    """In the layout of compressed-tensors, the same bytes twice, and nearer to the parent than plain rounding."""
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_integers_are_rounded_for_the_runs_own_text_and_read_back(tmp_path, trained, format):
+    """In the layout asked for, the same bytes twice, and nearer to the parent than plain rounding."""
     model, chat = trained[0], ChatFormat.load(trained[0].path)
     passages = [Passage(chat.encode(text), given_tokens(chat)) for text in sorted(texts(20), key=len)]
     passages.sort(key=lambda passage: len(passage.ids))
@@ -235,14 +243,70 @@ def test_w4a16_is_rounded_for_the_runs_own_text_and_read_back(tmp_path, trained)
     for name, steps in (("learnt", 30), ("again", 30), ("nearest", 0)):
         config = QuantizeConfig(threads=1, calibration_samples=16, rounding_steps=steps)
         (tmp_path / name).mkdir()
-        write_w4a16(model, tmp_path / name, calibration_of(corpus, chat, 32, config), config, tmp_path)
-        reading = read(read_back(tmp_path / name, torch.device("cpu")), passages)
+        pieces = calibration_of(corpus, chat, 32, config)
+        Rounding(pieces, config, tmp_path).write(model, tmp_path / name, format)
+        reading = read(load_folder(tmp_path / name, torch.device("cpu")), passages)
         found[name] = reading.divergence_from(parent)
     settings = json.loads((tmp_path / "learnt/config.json").read_text())["quantization_config"]
-    assert (settings["quant_method"], settings["format"]) == ("compressed-tensors", "pack-quantized")
-    assert settings["config_groups"]["group_0"]["weights"]["group_size"] == 64
+    assert SETTINGS[format].items() <= settings.items()
+    stored = load_file(tmp_path / "learnt/model.safetensors")
+    assert sum(name.endswith(PACKED[format]) for name in stored) == 14
     assert found["learnt"] < found["nearest"] < 0.2
     assert digest_of(tmp_path / "learnt") == digest_of(tmp_path / "again")
+
+
+@pytest.mark.parametrize("format", ["gptq", "awq"])
+def test_packed_integers_are_read_as_the_format_says(tmp_path, trained, format):
+    """Each layer, unpacked here from the file by the layout's own definition, does what auto-round's kernel does."""
+    config, model = QuantizeConfig(threads=1, rounding_steps=0), trained[0]
+    Rounding([list(range(8, 40))], config, tmp_path).write(model, tmp_path, format)
+    stored, read_model = load_file(tmp_path / "model.safetensors"), load_folder(tmp_path, "cpu")
+    name = "model.layers.1.mlp.down_proj"
+    weight = unpacked(format, {part: stored[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")})
+    parent = AutoModelForCausalLM.from_pretrained(model.path).get_submodule(name).weight
+    assert (weight.T - parent).abs().mean() < 0.2 * parent.abs().mean()
+    rows = torch.randn(5, weight.shape[0])
+    with torch.inference_mode():
+        made = read_model.get_submodule(name)(rows.half()).float()
+    assert (made - rows @ weight).abs().max() < 0.02 * (rows @ weight).abs().max()
+
+
+def unpacked(format, parts):
+    """Return weights (in, out): eight 4-bit integers a word; along inputs in GPTQ, outputs (interleaved) in AWQ."""
+    order = torch.tensor([0, 4, 1, 5, 2, 6, 3, 7] if format == "awq" else range(8))
+
+    def nibbles(words):
+        return (words[..., None] >> 4 * order) & 15
+
+    integers, zeros, scales = nibbles(parts["qweight"]), nibbles(parts["qzeros"]), parts["scales"].float()
+    if format == "gptq":  # zero points are stored less one
+        integers, zeros = integers.transpose(1, 2), zeros + 1
+    integers, zeros = integers.reshape(-1, scales.shape[1]), zeros.reshape(scales.shape)
+    group = len(integers) // len(scales)
+    return (integers - zeros.repeat_interleave(group, 0)) * scales.repeat_interleave(group, 0)
+
+
+@pytest.mark.slow
+def test_gptq_and_awq_are_measured_like_each_format(tmp_path, trained, problems):
+    corpus = with_training_text(tmp_path / "corpus")
+    config = CONFIG.revise(formats=("bf16", "gptq", "awq"), ship="awq", calibration_samples=16, rounding_steps=30)
+    inputs = QuantizeInputs(model=trained[0], corpus=corpus, problems=problems)
+    outputs, _ = run_by_hand(tmp_path / "run", "quantize", config, inputs)
+    card = json.loads((tmp_path / "run/outputs/card/card.json").read_text())
+    for line in card["formats"]:
+        assert abs(line["delta"]) < 0.1 and line["top1_agreement"] > 0.9 and 0 <= line["kl_divergence"] < 0.05
+        assert line["tokens_per_second"] > 10 and line["memory_bytes"] > 0.5 * line["bytes"]
+        assert line["accuracy"] is not None and line["refused"] is None
+    sizes = {line["format"]: line["bytes"] for line in card["formats"]}
+    assert max(sizes["gptq"], sizes["awq"]) < 0.75 * sizes["bf16"]
+    assert outputs.shipped.format == card["shipped"] == "awq"
+
+
+def test_rows_that_cannot_be_packed_are_refused(tmp_path):
+    model = write_model(tmp_path / "model", hidden_size=48, num_attention_heads=4, num_key_value_heads=2)
+    (tmp_path / "made").mkdir()
+    with pytest.raises(StageError, match="awq wants rows that divide by 32, and some have 48"):
+        Rounding([[5] * 32], QuantizeConfig(threads=1), tmp_path).write(model, tmp_path / "made", "awq")
 
 
 def with_training_text(folder):
@@ -253,7 +317,7 @@ def with_training_text(folder):
     return Dataset.of(folder, role="corpus", rows={"train": dataset.rows["test"], "test": dataset.rows["test"]})
 
 
-def test_w4a16_without_training_text_says_so(trained):
+def test_rounding_without_training_text_says_so(trained):
     chat = ChatFormat.load(trained[0].path)
     with pytest.raises(StageError, match="only 0 tokens of it"):
         calibration_of(trained[1], chat, 32, QuantizeConfig())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tokenizers.decoders import DecodeStream
 
+from containers.quantized_folder import load_folder
 from containers.serve.backends import Hear
 from containers.serve.bundle import Served
 from containers.serve.engine import Job, Piece
@@ -22,12 +23,7 @@ class Plain:
 
     def __init__(self, served: Served) -> None:
         """Load it; only safetensors are read."""
-        from transformers import AutoModelForCausalLM
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = AutoModelForCausalLM.from_pretrained(
-            served.model, dtype="auto", device_map={"": device}, local_files_only=True, use_safetensors=True
-        ).eval()
+        self._model = load_folder(served.model, "cuda" if torch.cuda.is_available() else "cpu")
         self._chat, self._stops = served.chat, set(served.manifest.stop_ids)
         self._turn = threading.Lock()
 
