@@ -47,7 +47,7 @@ def export_ollama(address: str, folder: Path) -> None:
     if not (source / WEIGHTS).is_file():
         raise StageError(f"{bundle.path} holds no gguf, and Ollama reads nothing else: ship one (`quantize.ship`)")
     manifest = json.loads((bundle.path / "src" / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["variants"]:
+    if manifest.get("variants"):
         raise StageError(f"{bundle.path} keeps adapters beside its base: package it with `package.adapters=merged`")
     text = modelfile_of(ChatFormat.load(source), manifest["context"])
     copy(source / WEIGHTS, vacant(folder) / WEIGHTS)

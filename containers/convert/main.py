@@ -120,7 +120,8 @@ def tell(config: ConvertConfig, inputs: ConvertInputs, apart: float, out: Out) -
     if not apart <= config.max_nats:
         raise ArithmeticError(
             f"{inputs.last}, its adapters beside the base, is {apart:.3f} nats from the merged model that was "
-            f"measured, and {config.max_nats:g} are allowed: the adapters are not the ones that it was merged from"
+            f"measured, and {config.max_nats:g} are allowed: the adapters are not the ones that it was merged from, or "
+            "it is deep and stored in 16 bit: then raise convert.max_nats"
         )
     named = ", ".join(f"{name} ({' + '.join(chain)})" for name, chain in inputs.models.items())
     out.say(f"adapters beside their base: {named}; {inputs.last} is {apart:.4f} nats from the merged model")

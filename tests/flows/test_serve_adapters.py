@@ -23,10 +23,10 @@ from infra.service import start_service
 from infra.settings import Settings
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.small_adapters import CLERK, SAID, adapted_bundle, small_unmerged
-from tests.small_bundle import small_bundle, small_quantized
+from tests.small_bundle import KNOWN, small_bundle, small_quantized
 
 NAMES = ["small", "small-base", "small-driver"]
-QUESTION = "What is 2+2?"
+QUESTION, COUNT = "What is 2+2?", "Count."
 EACH = [(name, question) for name in NAMES for question in CLERK]
 
 
@@ -85,6 +85,22 @@ def test_many_at_once_get_each_their_own_answer(settings: Settings, endpoint: En
             return await asyncio.gather(*(answer(client, *one) for one in EACH * 8))
 
     assert asyncio.run(all_at_once()) == [(name, SAID[name][question]) for name, question in EACH * 8]
+
+
+def test_what_one_model_left_in_a_slot_is_of_no_use_to_another(client: OpenAI) -> None:
+    """The same long conversation, model after model: text and probabilities are those of the first time, for each."""
+    talk = [*asked(COUNT), {"role": "assistant", "content": KNOWN[COUNT]}, *asked(QUESTION)]
+
+    def said(name: str) -> tuple[str | None, list[float]]:
+        reply = client.chat.completions.create(model=name, messages=talk, logprobs=True, max_tokens=12)
+        choice = reply.choices[0]
+        return choice.message.content, [token.logprob for token in choice.logprobs.content]  # type: ignore[union-attr]
+
+    first = {name: said(name) for name in NAMES}
+    for name in [*reversed(NAMES), *NAMES, NAMES[-1], *reversed(NAMES)]:
+        text, log_probs = said(name)
+        # The last token of a prompt is read alone where the rest is in the cache: sums in another order.
+        assert text == first[name][0] and log_probs == pytest.approx(first[name][1], abs=0.01), name
 
 
 def test_over_http_each_says_what_it_says_in_transformers(client: OpenAI) -> None:

@@ -1,12 +1,15 @@
 """A whole line whose adapters stay beside their base: one base, and every model of the run by its name."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.flows.line import Line
+from tests.flows.line import ROOT, Line
 
 TRAINED = "learning_rate: 1e-3, batch_size: 16, max_length: 128, precision: fp32, threads: 1"
 KEPT = (
@@ -15,6 +18,20 @@ KEPT = (
     f"align=[{{dpo: {{weights: {{method: lora, r: 4}}, seed: 1, {TRAINED}}}, beside: true}}, "
     f"{{dpo: {{weights: {{method: lora, r: 4}}, {TRAINED}}}}}]",
 )
+
+WALK = """
+import os, sys
+from infra.embedded import prefect_environment
+from infra.settings import Settings
+settings = Settings()
+os.environ.update(prefect_environment(settings))
+from flows.release_model import release_model
+from infra.planning import planning
+with planning(settings, "released") as plan:
+    release_model.fn(sys.argv[1], sys.argv[2], tuple(sys.argv[3:]))
+print([f"{entry.stage.word} {entry.reused}" for entry in plan.stages][-4:])
+"""
+"""Foresee the release of an adapter of the store."""
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +81,10 @@ def test_every_model_of_the_run_answers_on_one_base(line: Line) -> None:
     again = line.run(*KEPT)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {stage["status"] for stage in line.report()["stages"]} == {"cached"}
+    pin = next(f"store:{folder.name}" for folder in (line.home / "store").glob("sft-*"))
+    environment = {**os.environ, "SLIPWAY_HOME": str(line.home)}
+    words = [sys.executable, "-c", WALK, pin, line.recipe, *KEPT]
+    walked = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert walked.returncode == 0, walked.stderr
+    # The base's weights are there; its one adapter beside it makes another bundle.
+    assert walked.stdout.split("\n")[0] == "['evaluate False', 'convert False', 'quantize True', 'package False']"
