@@ -19,7 +19,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from containers.code import Code
 from infra.failures import BadInput
 from infra.fingerprint import normalised, pinned_versions
-from infra.runs import commit_of
+from infra.git import commit_of
 from infra.settings import ROOT, Settings
 
 CODE_LABEL, STAGE_LABEL = "slipway.code", "slipway.stage"

@@ -25,6 +25,7 @@ from prefect.states import Completed
 from containers.contract import Config
 from infra.doctor import gpu_memory
 from infra.flow_log import FlowLog, reused_stages
+from infra.git import commit_of
 from infra.host_tasks import on_the_host
 from infra.launch import Launch, Listener, current_launch, launching
 from infra.planning import current_plan
@@ -32,7 +33,7 @@ from infra.reconcile import bury_the_dead
 from infra.relay import start_relay
 from infra.runners import Runner
 from infra.runners.choice import runner_of
-from infra.runs import Recorder, Run, RunRecord, RunView, commit_of, driving, new_run_name, status_of
+from infra.runs import Recorder, Run, RunRecord, RunView, driving, new_run_name, status_of
 from infra.sampling import sampling
 from infra.settings import ROOT, Settings
 from infra.store import Store

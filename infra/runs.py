@@ -6,7 +6,6 @@ report.json, and mlflow.json (how far the journal is entered in MLflow).
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,15 +186,6 @@ def new_run_name(runs: Path, recipe: str) -> str:
     name = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     taken = sum(1 for _ in runs.glob(f"{name}*"))
     return f"{name}-{taken + 1}" if taken else name
-
-
-def commit_of(root: Path) -> str:
-    """Return the checkout's commit, with `+` when it has changes; empty outside of git."""
-    asked = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def point(link: Path, target: str) -> None:

@@ -18,7 +18,7 @@ from containers.reference import Exchange, Reference
 from containers.serve.bundle import MODEL, Served
 from containers.serve.contract import ServeConfig
 from containers.serve.desk import Desk, Place
-from containers.serve.engine import Job
+from containers.serve.jobs import Job
 from containers.serve.requests import ChatRequest
 
 SIXTEEN_BITS = ("f16", "bf16", "fp16")

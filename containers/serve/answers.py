@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from containers.serve.engine import EngineError, Piece
 from containers.serve.errors import APIError
 from containers.serve.frames import Reply, event
+from containers.serve.jobs import EngineError, Piece
 from containers.serve.limits import retry_after
 from containers.serve.metrics import Stopwatch
 

@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from containers.serve.answers import of_engine, streamed, whole
 from containers.serve.desk import Asked, Desk, Place
-from containers.serve.engine import EngineError
 from containers.serve.errors import APIError, answer_errors, of_validation
+from containers.serve.jobs import EngineError
 from containers.serve.metrics import REQUESTS
 from containers.serve.openapi import REFUSALS, describe, takes
 from containers.serve.opinions import Feedback, Preference

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StageError
-from containers.serve.backends import load_backend
+from containers.serve.backends.choice import load_backend
 from containers.serve.bundle import MANIFEST, Served
 from containers.serve.contract import ServeConfig
-from containers.serve.engine import Engine, Job
+from containers.serve.engine import Engine
 from containers.serve.errors import APIError
 from containers.serve.feedback import Ledger
 from containers.serve.frames import Reply
+from containers.serve.jobs import Job
 from containers.serve.keys import ANYONE, Keyring
 from containers.serve.limits import Limits
 from containers.serve.metrics import MODEL, Stopwatch

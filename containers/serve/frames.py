@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from containers.serve.engine import Piece
+from containers.serve.jobs import Piece
 
 
 @dataclass

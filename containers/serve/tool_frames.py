@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from containers.serve.engine import Piece
 from containers.serve.frames import Answer, Reply
+from containers.serve.jobs import Piece
 from containers.serve.tools import calls_in, said_before_calls
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from containers.code import Code
 from infra.failures import BadInput
+from infra.git import commit_of
 from infra.images import build, code_in, fitting_image, image_name, words
-from infra.runs import commit_of
 from tests.containers import stand
 from tests.rules.house import ROOT, STAGES
 

@@ -14,7 +14,7 @@ from containers.contract import Endpoint, Quantized, StageError, digest_of_file
 from containers.formats import identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.reference import Reference
-from containers.serve.backends import load_backend
+from containers.serve.backends.choice import load_backend
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port

@@ -7,8 +7,8 @@ import pytest
 
 from containers.contract import StageError
 from containers.serve.contract import ServeConfig
-from containers.serve.engine import Piece
 from containers.serve.errors import APIError
+from containers.serve.jobs import Piece
 from containers.serve.keys import Keyring, digest_of_key
 from containers.serve.limits import Limits
 from containers.serve.schemas import held_to

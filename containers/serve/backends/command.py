@@ -18,12 +18,11 @@ from typing import Any
 import httpx
 
 from containers.contract import StageError
-from containers.serve.backends import Hear
 from containers.serve.backends.completions import events, pieces, reason_of
 from containers.serve.backends.programs import Program, Start
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
-from containers.serve.engine import EngineError, Job
+from containers.serve.jobs import EngineError, Hear, Job
 from containers.sockets import SOCKETS
 
 LOADING_SECONDS = 1800

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from containers.serve.engine import EngineError, Piece
+from containers.serve.jobs import EngineError, Piece
 
 
 def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

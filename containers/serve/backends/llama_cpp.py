@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StageError
-from containers.serve.backends import Hear
 from containers.serve.backends.turns import Turns
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
-from containers.serve.engine import EngineError, Job, Piece
+from containers.serve.jobs import EngineError, Hear, Job, Piece
 from containers.sockets import SOCKETS
 
 

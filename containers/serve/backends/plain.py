@@ -10,9 +10,8 @@ import torch
 from tokenizers.decoders import DecodeStream
 
 from containers.quantized_folder import load_folder
-from containers.serve.backends import Hear
 from containers.serve.bundle import Served
-from containers.serve.engine import Job, Piece
+from containers.serve.jobs import Hear, Job, Piece
 
 RANDOM = 2**63
 """Seeds are below."""
