@@ -43,6 +43,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     made.slipway("stop")
 
 
+@pytest.mark.slow
 def test_a_plan_shows_what_stays_beside(line: Line) -> None:
     planned = line.slipway("plan", line.recipe, f"serve.port={line.port}", *KEPT)
     assert planned.returncode == 0, planned.stdout + planned.stderr

@@ -256,6 +256,7 @@ def test_integers_are_rounded_for_the_runs_own_text_and_read_back(tmp_path, trai
 
 
 @pytest.mark.parametrize("format", ["gptq", "awq"])
+@pytest.mark.slow
 def test_packed_integers_are_read_as_the_format_says(tmp_path, trained, format):
     """Each layer, unpacked here from the file by the layout's own definition, does what auto-round's kernel does."""
     config, model = QuantizeConfig(threads=1, rounding_steps=0), trained[0]

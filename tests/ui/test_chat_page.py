@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from containers.contract import Endpoint
+from containers.serve.contract import ServeConfig
+from infra.embedded import free_port
+from infra.keys import local_key
+from infra.service import start_service, stop_service
 from infra.settings import Settings
+from tests.small_adapters import SAID, adapted_bundle
 from tests.small_bundle import KNOWN
 from tests.ui.browser import Browser, chromium
 from tests.ui.looking import CONTRAST, opened, picture, violations
@@ -38,6 +43,15 @@ def answered(page: Browser) -> bool:
 def choose(page: Browser, selector: str, value: str, event: str) -> None:
     element = f"document.querySelector('{selector}')"
     page.js(f"{element}.value = '{value}'; {element}.dispatchEvent(new Event('{event}'))")
+
+
+@pytest.fixture
+def several(browser: Browser, settings: Settings) -> Iterator[Browser]:
+    """The page of a bundle whose models share their weights."""
+    beside = Settings(home=settings.home / "several")
+    served = start_service(adapted_bundle(), ServeConfig(port=free_port(), slots=2, threads=1), beside)
+    yield from opened(browser, f"{served.url}/#key={local_key(beside)}")
+    stop_service(beside)
 
 
 def test_it_opens_with_what_the_model_is_and_what_to_ask(page: Browser) -> None:
@@ -196,3 +210,16 @@ def test_it_fits_and_can_be_read(page: Browser, width: int, height: int, dark: b
     assert sheet["left"] >= 0
     assert sheet["right"] <= width
     picture(page, f"settings-{width}-{'dark' if dark else 'light'}")
+
+
+def test_one_of_several_models_answers_and_is_named_in_what_is_sent(several: Browser) -> None:
+    several.click("#settings summary")
+    assert several.js("[...document.querySelector('#model').options].map((o) => o.value)") == sorted(SAID)
+    picture(several, "chat-models")
+    assert violations(several) == []
+    choose(several, "#model", "small-driver", "change")
+    assert several.text("#name") == "small-driver"
+    several.press("Escape", 27)
+    ask(several, "Count.")
+    several.until(lambda: answered(several))
+    assert several.text(f"{LAST} .text") == SAID["small-driver"]["Count."]

@@ -43,8 +43,14 @@ function askForKey(wrong) {
   });
 }
 
-export async function servedModel() {
-  return (await (await call("/v1/models")).json()).data[0];
+// `take` gets the model that answers from now on. Where several share their weights, Settings let a person choose.
+export async function startModels(take) {
+  const models = (await (await call("/v1/models")).json()).data;
+  const choice = at("model");
+  choice.replaceChildren(...models.map((model) => new Option(model.id, model.id)));
+  for (const part of document.querySelectorAll(".several")) part.hidden = models.length < 2;
+  choice.addEventListener("change", () => take(models[choice.selectedIndex]));
+  take(models[0]);
 }
 
 // Yields the events of a streamed chat completion.
@@ -68,7 +74,7 @@ export async function* stream(body, signal) {
 }
 
 export function describe(model) {
-  document.title = document.title.replace("…", model.id);
+  document.title = document.title.replace(/^.* - /, `${model.id} - `);
   at("name").textContent = model.id;
   at("format").textContent = model.format;
   at("format").hidden = false;
@@ -79,8 +85,9 @@ export function describe(model) {
     ["Context", `${model.context} tokens`],
     ["Made from", model.provenance.slice(0, 12)],
   ];
-  for (const [name, value] of facts) at("facts").append(cell("dt", name), cell("dd", value));
+  at("facts").replaceChildren(...facts.flatMap(([name, value]) => [cell("dt", name), cell("dd", value)]));
   at("scores").hidden = model.scores.length === 0;
+  at("scores").tBodies[0].replaceChildren();
   for (const score of model.scores) {
     const row = document.createElement("tr");
     row.append(cell("td", score.model), cell("td", score.measure), cell("td", score.value), cell("td", score.interval));

@@ -1,7 +1,7 @@
 // The chat page: a conversation in memory, answered by this server's own /v1/chat/completions, streamed.
 
 import {
-  at, call, describe, growing, newId, servedModel, showSend, startComposer, startSettings, startSheets, startTheme, stream,
+  at, call, describe, growing, newId, showSend, startComposer, startModels, startSettings, startSheets, startTheme, stream,
   takeKey,
 } from "./api.js";
 
@@ -12,12 +12,16 @@ let model = null;
 let messages = [];
 let answering = null; // the AbortController of the answer under way
 
+function take(chosen) {
+  model = chosen;
+  describe(model);
+}
+
 async function begin() {
   takeKey();
   startTheme();
   startSheets();
-  model = await servedModel();
-  describe(model);
+  await startModels(take);
   at("description").textContent = model.description;
   at("temperature").value = model.temperature;
   startSettings(model);
@@ -63,7 +67,7 @@ function ask(text) {
 async function answer() {
   const conversation = messages;
   const following = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-  const message = { role: "assistant", content: "" };
+  const message = { role: "assistant", content: "", model: `${model.id}:${model.version}` };
   const item = turn(message);
   const words = item.querySelector(".text");
   item.classList.add("busy");
@@ -197,9 +201,9 @@ async function rate(item, message, rating) {
 
 // What every opinion says: the conversation up to the answer, and which model gave it.
 function about(place) {
-  const { id } = messages[place];
+  const { id, model } = messages[place];
   const prompt = asked(messages.slice(0, place));
-  return { id: newId(), prompt, model: `${model.id}:${model.version}`, completion_ids: id ? [id] : [] };
+  return { id: newId(), prompt, model, completion_ids: id ? [id] : [] };
 }
 
 async function leave(path, body, thanks) {

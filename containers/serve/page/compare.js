@@ -1,7 +1,7 @@
 // The compare page: one question, answered twice at once; what a person prefers goes to /v1/preferences.
 
 import {
-  at, call, describe, growing, newId, servedModel, showSend, startComposer, startSettings, startSheets, startTheme, stream,
+  at, call, describe, growing, newId, showSend, startComposer, startModels, startSettings, startSheets, startTheme, stream,
   takeKey,
 } from "./api.js";
 
@@ -15,18 +15,23 @@ let drawing = null; // the AbortController of the round under way
 let round = null; // what can be chosen between
 let kept = 0;
 
+function take(chosen) {
+  model = chosen;
+  describe(model);
+}
+
 async function begin() {
   takeKey();
   startTheme();
   startSheets();
-  model = await servedModel();
-  describe(model);
+  await startModels(take);
   startSettings(model);
   setSend();
 }
 
 async function compare(question) {
   const system = at("system").value.trim();
+  const from = model;
   const asked = [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: question }];
   at("welcome").hidden = true;
   at("round").hidden = false;
@@ -36,14 +41,14 @@ async function compare(question) {
   drawing = new AbortController();
   setSend();
   try {
-    let [a, b] = await Promise.all([draw("a", asked), draw("b", asked)]);
+    let [a, b] = await Promise.all([draw("a", asked, from), draw("b", asked, from)]);
     for (let n = 1; n < DRAWS && (same(a, b) || empty(a) || empty(b)); n += 1) {
-      if (empty(a)) a = await draw("a", asked);
-      else b = await draw("b", asked);
+      if (empty(a)) a = await draw("a", asked, from);
+      else b = await draw("b", asked, from);
     }
     if (empty(a) || empty(b)) said.textContent = "One answer is empty: ask again.";
     else if (same(a, b)) said.textContent = "Both answers are the same: raise the temperature, or ask something else.";
-    else setChoice({ asked, a, b });
+    else setChoice({ asked, a, b, from });
   } catch (error) {
     said.textContent = error.name === "AbortError" ? "Stopped." : error.message;
   }
@@ -55,13 +60,13 @@ async function compare(question) {
 const same = (a, b) => a.text.trim() === b.text.trim();
 const empty = (answer) => !answer.text.trim();
 
-async function draw(id, asked) {
+async function draw(id, asked, from) {
   const box = at(id);
   box.textContent = "";
   box.classList.add("drawing");
   const answer = { text: "", id: "" };
   const body = {
-    model: model.id,
+    model: from.id,
     messages: asked,
     temperature: Number(at("temperature").value),
     max_tokens: Number(at("longest").value),
@@ -80,14 +85,14 @@ async function draw(id, asked) {
 }
 
 async function choose(ranks) {
-  const { asked, a, b } = round;
+  const { asked, a, b, from } = round;
   setChoice(null);
   const body = {
     id: newId(),
     prompt: asked,
     candidates: [a.text, b.text],
     ranks,
-    model: `${model.id}:${model.version}`,
+    model: `${from.id}:${from.version}`,
     completion_ids: [a.id, b.id],
     origin: "compare",
   };
@@ -98,7 +103,7 @@ async function choose(ranks) {
     prompt.focus();
   } catch (error) {
     said.textContent = error.message;
-    setChoice({ asked, a, b });
+    setChoice({ asked, a, b, from });
   }
 }
 
