@@ -24,7 +24,7 @@ def choose(page: Browser, selector: str, value: str) -> None:
 
 
 def ask(page: Browser, question: str) -> None:
-    """Ask for two answers that differ: drawn far from what the model knows by heart, and again where the page says so."""
+    """Ask for two answers that differ: drawn far from what the model knows by heart, and again if need be."""
     choose(page, "#temperature", "2")
     choose(page, "#longest", "48")
     for _ in range(5):
