@@ -17,6 +17,7 @@ from containers.models import load_model
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.calibrated import LAYOUTS, Rounding
 from containers.quantize.config import QuantizeConfig
+from containers.quantize.eight_bit_floats import write_floats
 from containers.quantize.gguf_types import WEIGHTS
 from containers.quantize.gguf_writer import write_gguf
 from containers.quantize.parent_answers import reference_of
@@ -59,13 +60,15 @@ def small_model() -> Model:
 
 @functools.cache
 def small_quantized(format: str = "f16") -> Quantized:
-    """Return the model as gguf, in 4-bit integers, or as it is (bf16), with its tokenizer."""
+    """Return the model as gguf, in fewer bits, or as it is (bf16), with its tokenizer."""
     folder = Path(tempfile.mkdtemp(prefix="quantized-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if format == "bf16":
         shutil.copytree(small_model().path, folder, dirs_exist_ok=True)
     else:
         write_tokenizer(folder)
+    if format == "fp8":
+        write_floats(small_model(), folder)
     if format in LAYOUTS:
         Rounding(known_pieces(folder), QuantizeConfig(rounding_steps=20), folder).write(small_model(), folder, format)
     return quantized_to(folder, small_model(), format)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from containers.contract import Config
 
 Gguf = Literal["f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0"]
-Format = Literal[Gguf, "bf16", "nf4", "int8", "w4a16", "gptq", "awq"]
+Format = Literal[Gguf, "bf16", "nf4", "int8", "fp8", "w4a16", "gptq", "awq"]
 
 
 class QuantizeConfig(Config):
@@ -17,9 +17,9 @@ class QuantizeConfig(Config):
     """Made and measured. gguf for llama.cpp: f16 (16 bits per weight), q8_0 (8.5), q5_k_m (about 5.7), q4_k_m (about
     4.8), q4_0 (4.5, embeddings 8.5). The two mixtures want rows that divide by 256; others take a type with more bits.
     Hugging Face folders for transformers, vLLM, SGLang and TensorRT-LLM: bf16 (16), and with linear layers
-    in nf4 (4.1) or int8 (8) by bitsandbytes, or in 4-bit integers in groups (4.1 to 4.7), rounded by auto-round so that
-    the run's own text comes out alike. These have three layouts that vLLM and SGLang load: w4a16 (compressed-tensors),
-    gptq, and awq, the one with zero points."""
+    in nf4 (4.1) or int8 (8) by bitsandbytes, in 8-bit floats (fp8, which newer GPUs multiply as they are), or in 4-bit
+    integers in groups (4.1 to 4.7), rounded by auto-round so that the run's own text comes out alike. These have three
+    layouts that vLLM and SGLang load: w4a16 (compressed-tensors, as fp8), gptq, and awq, the one with zero points."""
     calibration_samples: int = Field(128, ge=1)
     """Pieces of training text, of `passage_tokens` each, that w4a16, gptq and awq are rounded for."""
     rounding_steps: int = Field(200, ge=0)

@@ -22,6 +22,7 @@ from containers.out import Out
 from containers.quantize.calibrated import LAYOUTS, Rounding, calibration_of
 from containers.quantize.config import QuantizeConfig
 from containers.quantize.contract import QuantizeInputs, QuantizeOutputs
+from containers.quantize.eight_bit_floats import write_floats
 from containers.quantize.engine import Engine, Unfit
 from containers.quantize.folders import footprint_of, write_folder
 from containers.quantize.footprint import footprint
@@ -168,6 +169,8 @@ class Bench:
         if format in LAYOUTS:
             pieces = calibration_of(self.corpus, self.chat, self.context, self.config)
             Rounding(pieces, self.config, self.out.work).write(self.source, folder, format)
+        elif format == "fp8":
+            write_floats(self.source, folder)
         else:
             write_folder(self.source, folder, format, self.device)
         model = load_folder(folder, self.device)

@@ -151,8 +151,8 @@ def test_an_engine_that_ends_takes_the_service_with_it(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asking", [pytest.param({"engine": "transformers"}, id="transformers"), IN_VLLM])
-@pytest.mark.parametrize("format", ["w4a16", "gptq", "awq"])
-def test_four_bits_answer_as_the_folder_that_was_measured(
+@pytest.mark.parametrize("format", ["fp8", "w4a16", "gptq", "awq"])
+def test_fewer_bits_answer_as_the_folder_that_was_measured(
     settings: Settings, format: str, asking: dict[str, Any]
 ) -> None:
     """Greedy answers, token by token, of the engine and of what the quantize stage measured."""

@@ -29,7 +29,7 @@ from containers.quantized_folder import load_folder
 from tests.by_hand import run_by_hand, try_by_hand
 from tests.stages.toy_chat import WORDS, chats, question, write_model
 
-FORMATS = ("f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0", "nf4", "int8")
+FORMATS = ("f16", "q8_0", "q5_k_m", "q4_k_m", "q4_0", "nf4", "int8", "fp8")
 CONFIG = QuantizeConfig(threads=1, max_tokens=512, formats=FORMATS, max_new_tokens=24)
 Q4_0, Q4_K, Q5_K, Q6_K = (getattr(gguf.GGMLQuantizationType, name) for name in ("Q4_0", "Q4_K", "Q5_K", "Q6_K"))
 
@@ -108,6 +108,7 @@ def test_every_format_is_measured_against_its_parent(quantized):
     assert abs(lines["q5_k_m"]["delta"]) < 0.02
     assert abs(lines["q4_k_m"]["delta"]) < 0.05
     assert abs(lines["int8"]["delta"]) < 0.02
+    assert abs(lines["fp8"]["delta"]) < 0.02
     assert abs(lines["nf4"]["delta"]) < 0.20
     assert 0 <= lines["f16"]["kl_divergence"] < 1e-5 < lines["q4_0"]["kl_divergence"] < 0.05
     assert lines["q8_0"]["kl_divergence"] < lines["q4_k_m"]["kl_divergence"] < lines["q4_0"]["kl_divergence"]
@@ -214,6 +215,22 @@ def test_saved_bitsandbytes_weights_are_read_back_as_they_were(trained, quantize
         assert torch.equal(first(ids).logits, second(ids).logits)
         assert torch.equal(first(ids).logits, second(ids).logits), "the second pass differs from the first"
         assert any(name.endswith((".absmax", ".SCB")) for name in load_file(folder / "model.safetensors"))
+
+
+def test_floats_of_eight_bits_are_the_nearest_to_each_weight(trained, quantized):
+    """By the definition of e4m3: within half a step of three bits of mantissa, or of the smallest number."""
+    folder = quantized[0].formats["fp8"].path
+    stored = load_file(folder / "model.safetensors")
+    parent = AutoModelForCausalLM.from_pretrained(trained[0].path, dtype=torch.bfloat16).state_dict()
+    packed = [name for name, value in stored.items() if value.dtype == torch.float8_e4m3fn]
+    assert len(packed) == 14 and "lm_head.weight" not in packed
+    for name in packed:
+        scale, weight = stored[f"{name}_scale"].float(), parent[name].float()
+        assert scale.shape == (len(weight), 1)
+        apart = (stored[name].float() * scale - weight).abs()
+        assert (apart <= weight.abs() / 16 + scale * 2**-10).all()
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == "compressed-tensors" and settings["format"] == "float-quantized"
 
 
 def test_twice_gives_the_same_bytes(trained, problems, quantized, tmp_path):
