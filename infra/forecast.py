@@ -202,7 +202,7 @@ FORMULAS: dict[str, Callable[[Foreseen, Shape], Needs]] = {
     "evaluate": holding(4.0, 0.0),
     "quantize": holding(8.0, 5.0),
     "convert": holding(4.0, 0.1),
-    "package": holding(0.0, 2.0),
+    "package": holding(2.0, 2.0),
 }
 
 

@@ -65,10 +65,8 @@ One base serves them all, each by its name as `model` in a request: LoRA adapter
 ## Parity
 
 This bundle was asked the chats of `src/model/reference.json`, whose answers its 16-bit model gave in transformers: it
-makes the same token ids{{ " and greedy answers" if strict and gguf }} of them
-{%- if gguf %}, and its log-probabilities of those answers are within {{ bound }} nats on average
-{%- else %}; its answers were not compared
-{%- endif %}
+makes the same token ids{{ " and greedy answers" if strict }} of them, and its log-probabilities of those answers are
+within {{ bound }} nats on average
 {%- if variants %} (of each model with adapters: the chats in `src/adapters/`)
 {%- endif %}. What was measured is in the run's report.
 {%- endif %}
@@ -135,7 +133,6 @@ class ModelCard:
             megabytes=round(self.weights.bytes / 1e6, 1),
             facts=self.facts(),
             strict=strict,
-            gguf=self.weights.layout == "gguf",
             bound=self.config.max_parity_nats_16bit if strict else self.config.max_parity_nats,
             scores=self.scored(),
             data=self.config.provenance.get("data", ()),

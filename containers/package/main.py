@@ -99,14 +99,11 @@ def tell(main: str, proofs: dict[str, Proof], out: Out) -> None:
         out.say(f"{name} as in transformers: {said(proof)}")
     first = proofs[main]
     out.record(parity_chats=first.chats)
-    if first.mean_nats is not None:
-        out.record(parity_mean_nats=first.mean_nats, parity_answers_equal=first.answers_equal)
+    out.record(parity_mean_nats=first.mean_nats, parity_answers_equal=first.answers_equal)
 
 
 def said(proof: Proof) -> str:
     """Return a proof in a few words."""
-    if proof.mean_nats is None:
-        return f"token ids of {proof.chats} chats; no engine here reads safetensors"
     return (
         f"token ids of {proof.chats} chats ({proof.ids_as_transformers} by its own tokenizer), "
         f"{proof.answers_equal} greedy answers, "

@@ -13,6 +13,8 @@ class Job:
     sampling: dict[str, Any] = field(default_factory=dict)
     adapters: tuple[str, ...] = ()
     """Names of the adapters that answer with the weights; none: the weights alone."""
+    forced: tuple[int, ...] = ()
+    """The answer that must come, token by token, to learn how likely it is; for the proof in `package`, in process."""
 
 
 class Piece(NamedTuple):

@@ -29,6 +29,8 @@ class LlamaCpp:
     def answer(self, index: int, job: Job, hear: Hear) -> None:
         """See Backend: llama.cpp calls per token, and stops when it is told to."""
         asked = {**job.sampling, "prompt": job.ids, "stream": True}
+        if job.forced:  # a grammar leaves the reported probabilities as they were before it
+            asked["grammar"] = "root ::= " + " ".join(f"<[{token}]>" for token in job.forced)
         if self._adapters:
             # All of them, always: a request that names none would get every one, on a cache that another one filled.
             asked["lora"] = [

@@ -65,11 +65,11 @@ class Plain:
         )
         seen: Counter[int] = Counter()
         ids, cache = torch.tensor([job.ids], device=self._model.device), None
-        for _ in range(sampling["max_tokens"]):
+        for place in range(sampling["max_tokens"]):
             read = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache, logits = read.past_key_values, read.logits[0, -1].float().cpu()
             allowed = grammar.masked(logits) if grammar else logits
-            token = draw(penalised(allowed, seen, sampling), sampling, draws)
+            token = job.forced[place] if job.forced else draw(penalised(allowed, seen, sampling), sampling, draws)
             yield token, logits
             if grammar:
                 grammar.take(token)
@@ -81,7 +81,7 @@ class Plain:
         known = logits.log_softmax(-1)
         best = known.topk(top)
         likeliest = [self._named(int(i), float(p)) for p, i in zip(*best, strict=True)]
-        return self._named(token, float(known[token])) | {"top_logprobs": likeliest}
+        return self._named(token, float(known[token])) | {"id": token, "top_logprobs": likeliest}
 
     def _named(self, token: int, logprob: float) -> dict[str, Any]:
         text = self._chat.tokenizer.decode([token], skip_special_tokens=False)
