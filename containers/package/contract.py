@@ -29,7 +29,7 @@ class PackageConfig(Config):
     max_parity_nats: float = Field(0.5, ge=0)
     """Bound of a quantized format: mean |difference| of the log-probabilities of the 16-bit model's own answers."""
     max_parity_nats_16bit: float = Field(0.02, ge=0)
-    """The same of a 16-bit format, where only the order of sums differs."""
+    """The same of a 16-bit format, where only the order of sums differs, and in transformers their precision."""
     licences: dict[str, str] = Field(default_factory=dict)
     """Part (base model, data source) -> licence; the flow fills in what the recipe and the cards of its sources say."""
     provenance: dict[str, Any] = aside({})

@@ -98,8 +98,7 @@ def tell(main: str, proofs: dict[str, Proof], out: Out) -> None:
     for name, proof in proofs.items():
         out.say(f"{name} as in transformers: {said(proof)}")
     first = proofs[main]
-    out.record(parity_chats=first.chats)
-    out.record(parity_mean_nats=first.mean_nats, parity_answers_equal=first.answers_equal)
+    out.record(parity_chats=first.chats, parity_mean_nats=first.mean_nats, parity_answers_equal=first.answers_equal)
 
 
 def said(proof: Proof) -> str:

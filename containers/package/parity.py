@@ -133,7 +133,7 @@ def figures_of(desk: Desk, compared: list[Compared], reference: Reference, confi
 
 
 def is_strict(format: str, reference: Reference) -> bool:
-    """Whether a format must answer token by token as the reference: neither of them is rounded."""
+    """Whether a format must answer token by token as the reference: the weights of neither are rounded."""
     return format in SIXTEEN_BITS and reference.precision == "fp32"
 
 

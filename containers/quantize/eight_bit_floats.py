@@ -19,11 +19,7 @@ SCHEME = "FP8_DYNAMIC"
 def write_floats(source: Model, folder: Path) -> None:
     """Write `source` to `folder` with its linear layers in 8-bit floats, the output layer and the rest in 16 bit."""
     from compressed_tensors.compressors import ModelCompressor
-    from compressed_tensors.quantization import (
-        QuantizationConfig,
-        apply_quantization_config,
-        preset_name_to_scheme,
-    )
+    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config, preset_name_to_scheme
 
     model = load_model(source, "bf16", None, torch.device("cpu"))
     groups = {"group_0": preset_name_to_scheme(SCHEME, ["Linear"])}

@@ -26,6 +26,7 @@ from pathlib import Path
 from containers.contract import Quantized
 from containers.serve.contract import ServeConfig
 from infra.embedded import free_port
+from tests.bench import cache_of
 from tests.bench.serving import CONTEXT, FIRST_TOKEN_GOAL, GOAL, PROMPT, QWEN, STREAMS, TOY, random_model, served
 
 GUIDELLM = "guidellm==0.8.1"
@@ -120,6 +121,8 @@ def raw(quantized: Quantized, config: ServeConfig) -> Iterator[str]:
                 if answer.status == 200:
                     break
             time.sleep(0.2)
+        else:
+            raise TimeoutError(f"llama.cpp's HTTP server does not answer at {address}")
         yield address
     finally:
         process.terminate()
@@ -144,9 +147,7 @@ def listen(quantized: Quantized, config: ServeConfig, port: int) -> None:
 
 def program() -> str:
     """Return GuideLLM's command, installed once, beside the libraries that are here already."""
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway/bench" / GUIDELLM.replace("==", "-")
-    )
+    cache = cache_of(GUIDELLM)
     command = cache / "bin/guidellm"
     if not command.exists():
         venv.create(cache, with_pip=True, clear=True)

@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.bench import cache_of
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 STOCK = "trl==1.12.0"
@@ -34,7 +36,7 @@ QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore", "TRANSFORM
 
 def environment() -> Path:
     """Return a folder with the stock TRL, installed once; it stands before this environment's own TRL."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway/bench" / STOCK.replace("==", "-")
+    cache = cache_of(STOCK)
     if not (cache / "trl").is_dir():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(cache), STOCK]
         subprocess.run(command, check=True)

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from containers.contract import Quantized
 from containers.formats import ChatFormat, identity_of
@@ -61,6 +62,13 @@ def scale_a_tensor(folder: Path) -> None:
     reader.data.flush()
 
 
+def scale_a_layer(folder: Path) -> None:
+    """The same of a Hugging Face folder."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] *= 3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def with_exchange(**values: Any) -> Callable[[Path], None]:
     """Return what writes other values into the first exchange of the reference."""
 
@@ -102,6 +110,14 @@ def test_a_bundle_that_is_not_its_model_is_refused(tmp_path: Path, change: Calla
     failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(name="small"), inputs)
     assert failed == 2
     assert said in errors
+    assert not (tmp_path / "run/result.json").exists()
+
+
+def test_a_folder_that_is_not_its_model_is_refused(tmp_path: Path) -> None:
+    inputs = PackageInputs(quantized=changed(tmp_path / "quantized", scale_a_layer, "bf16"))
+    failed, errors = try_by_hand(tmp_path / "run", "package", PackageConfig(name="small"), inputs)
+    assert failed == 2
+    assert "its 16-bit model" in errors
     assert not (tmp_path / "run/result.json").exists()
 
 
