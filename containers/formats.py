@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ Message = dict[str, str]
 
 MARK = re.compile("(\u2003?)\ue000(\\d+)\ue001(\u2003?)")
 """Stands for a content in the filled template; the em spaces around it are gone where the template trims."""
+
+KEPT = 256
+"""Texts of the template, and sequences of roles, whose encoding is remembered."""
 
 COLUMNS: dict[Role, tuple[str, ...]] = {
     "corpus": ("text",),
@@ -57,6 +60,8 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.template = template
         self.names = names
+        self._control = lru_cache(KEPT)(self._encode_control)
+        self._skeleton = lru_cache(KEPT)(self._fill_roles)
 
     @classmethod
     def load(cls, folder: Path) -> "ChatFormat":
@@ -78,10 +83,12 @@ class ChatFormat:
         return ids
 
     def encode_control(self, text: str) -> list[int]:
-        """Return the ids of the template's own text, special tokens recognised."""
+        """Return the ids of the template's own text, special tokens recognised; the same few texts come again."""
+        return list(self._control(text))
+
+    def _encode_control(self, text: str) -> tuple[int, ...]:
         self.tokenizer.encode_special_tokens = False
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], *, control: bool = False) -> str:
         """Return the text of `ids`, control tokens shown only if asked."""
@@ -150,8 +157,11 @@ class ChatFormat:
         self, messages: Sequence[Message], *, open_turn: bool, tools: Sequence[Any] | None = None
     ) -> list[tuple[str, str | None]]:
         """Return the rendered template in pieces: (text, None) of its own, (content, role) of a message."""
-        marked = [{**m, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, m in enumerate(messages)]
-        parts = MARK.split(self._fill(marked, open_turn, tools))
+        if tools or any(message.keys() != {"role", "content"} for message in messages):
+            filled = self._fill(messages, open_turn, tools)
+        else:
+            filled = self._skeleton(tuple(message["role"] for message in messages), open_turn)
+        parts = MARK.split(filled)
         pieces: list[tuple[str, str | None]] = [(parts[0], None)]
         for left, index, right, own in zip(*(parts[n::4] for n in (1, 2, 3, 4)), strict=True):
             message = messages[int(index)]
@@ -159,14 +169,21 @@ class ChatFormat:
             pieces += [(content if right else content.rstrip(), message["role"]), (own, None)]
         return [(text, role) for text, role in pieces if text or role]
 
-    def _fill(self, messages: list[Message], open_turn: bool, tools: Sequence[Any] | None) -> str:
+    def _fill_roles(self, roles: tuple[str, ...], open_turn: bool) -> str:
+        """Return the filled template of turns of a role and a content alone: what they say makes no difference."""
+        return self._fill([{"role": role, "content": ""} for role in roles], open_turn, None)
+
+    def _fill(self, messages: Sequence[Message], open_turn: bool, tools: Sequence[Any] | None) -> str:
+        """Return the filled template, with a mark for each content."""
         from jinja2 import TemplateError
+
+        marked = [{**m, "content": f"\u2003\ue000{i}\ue001\u2003"} for i, m in enumerate(messages)]
 
         tokens = {name: self.names.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         words = {n: (v["content"] if isinstance(v, dict) else v) or "" for n, v in tokens.items()}
         try:
             given = {"tools": list(tools)} if tools else {}
-            text: str = self._jinja.render(messages=messages, add_generation_prompt=open_turn, **given, **words)
+            text: str = self._jinja.render(messages=marked, add_generation_prompt=open_turn, **given, **words)
         except TemplateError as error:
             raise StageError(f"the chat template does not render: {error}") from error
         return text

@@ -39,8 +39,8 @@ ROOTS = (
     "pyopenssl",
     "tokenizers",
     "jinja2",
-    "fastapi",
     "prometheus-client",
+    "starlette",
     "uvloop",
     "httptools",
 )

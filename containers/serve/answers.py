@@ -1,12 +1,10 @@
-"""From the engine's pieces to a response: whole or as a stream, ended when the client goes away."""
+"""From the engine's pieces to a response: whole or as a stream."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 
-from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from containers.serve.errors import APIError
 from containers.serve.frames import Reply, event
@@ -14,39 +12,44 @@ from containers.serve.jobs import EngineError, Piece
 from containers.serve.limits import retry_after
 from containers.serve.metrics import Stopwatch
 
-T = TypeVar("T")
 Pieces = AsyncGenerator[Piece, None]
 
 
-async def whole(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
+async def whole(pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
     """Return the finished answers as one JSON object."""
-
-    async def collect() -> None:
+    with refusals(watch):
         async with aclosing(pieces):
             async for piece in pieces:
                 watch.text()
                 reply.add(piece)
-
-    await while_connected(request, collect(), watch)
     watch.done(200, reply.usage, len(reply.answers))
     return JSONResponse(reply.whole(), headers={"X-Request-Id": reply.id})
 
 
-async def streamed(request: Request, pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
+async def streamed(pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
     """Return the answers as server-sent events; what goes wrong before the first text is still a plain error."""
-    first = await while_connected(request, anext(pieces), watch)
+    headers, opening = {"Cache-Control": "no-cache", "X-Request-Id": reply.id}, reply.opening()
+    with refusals(watch):
+        first = await anext(pieces)
     watch.text()
-    headers = {"Cache-Control": "no-cache", "X-Request-Id": reply.id}
-    return StreamingResponse(framed(first, pieces, reply, watch), media_type="text/event-stream", headers=headers)
+    return EventStream(framed(opening, first, pieces, reply, watch), media_type="text/event-stream", headers=headers)
 
 
-async def framed(first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -> AsyncIterator[bytes]:
+class EventStream(StreamingResponse):
+    """A stream whose source ends it when the client goes away: nothing else has to watch the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        await self.stream_response(send)
+
+
+async def framed(opening: bytes, first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -> AsyncIterator[bytes]:
     """Yield the events of one stream; closing it (the client left) stops the engine."""
     status = 499
     try:
         async with aclosing(pieces):
             reply.add(first)
-            yield reply.opening() + reply.frame(first)
+            yield opening + reply.frame(first)
             async for piece in pieces:
                 reply.add(piece)
                 yield reply.frame(piece)
@@ -59,21 +62,14 @@ async def framed(first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -
         watch.done(status, reply.usage, len(reply.answers))
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T], watch: Stopwatch) -> T:
-    """Return the result of `work`, which is given up when the client goes away; raises APIError."""
-    doing, left = asyncio.ensure_future(work), asyncio.ensure_future(departure(request))
+@contextmanager
+def refusals(watch: Stopwatch) -> Iterator[None]:
+    """Count what the engine refuses in the block, and raise the APIError that tells the client."""
     try:
-        await asyncio.wait((doing, left), return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise EngineError("the client closed the connection", 499)
-        return doing.result()
+        yield
     except EngineError as error:
         watch.done(error.code, {})
         raise of_engine(error) from error
-    finally:
-        left.cancel()
-        doing.cancel()
-        await asyncio.gather(doing, left, return_exceptions=True)
 
 
 def of_engine(error: EngineError) -> APIError:
@@ -81,9 +77,3 @@ def of_engine(error: EngineError) -> APIError:
     code = {429: "overloaded", 504: "deadline_exceeded"}.get(error.code)
     headers = None if error.retry_seconds is None else retry_after(error.retry_seconds)
     return APIError(error.code, str(error), code=code, headers=headers)
-
-
-async def departure(request: Request) -> None:
-    """Return when the client has closed the connection (its body has been read before)."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -4,23 +4,25 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from containers.serve.answers import of_engine, streamed, whole
 from containers.serve.desk import Asked, Desk, Place
-from containers.serve.errors import APIError, answer_errors, of_validation
+from containers.serve.errors import HANDLERS, APIError, of_validation
 from containers.serve.jobs import EngineError
 from containers.serve.metrics import REQUESTS
-from containers.serve.openapi import REFUSALS, describe, takes
+from containers.serve.openapi import Endpoint, Operation, document
 from containers.serve.opinions import Feedback, Preference
 from containers.serve.requests import Body, ChatRequest, CompletionRequest
 
@@ -32,43 +34,50 @@ BODY_SECONDS = 30
 B = TypeVar("B", bound=Body)
 
 
-def create_app(folder: Path, place: Callable[[], Place]) -> FastAPI:
+def create_app(folder: Path, place: Callable[[], Place]) -> Starlette:
     """Return the app for the bundle in `folder`; the model is loaded when a server starts it, not before."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.desk = desk = Desk(folder, place())
         with draining(desk):
             yield
         desk.engine.close()
 
-    app = FastAPI(title="Slipway", lifespan=lifespan, docs_url=None, redoc_url=None)
-    answer_errors(app)
-    describe(app, [ChatRequest, CompletionRequest, Feedback, Preference])
-    for path, endpoint in (("/livez", alive), ("/readyz", ready), ("/metrics", metrics)):
-        app.add_api_route(path, endpoint, response_class=PlainTextResponse)
-    app.add_api_route("/version", version)
-    app.include_router(keyed_routes())
-    app.mount("/", StaticFiles(directory=PAGES, html=True))
-    return app
+    return Starlette(routes=routes(), exception_handlers=HANDLERS, lifespan=lifespan)
 
 
-def keyed_routes() -> APIRouter:
-    """Return the routes that ask for an API key."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(admitted)], responses=REFUSALS)
-    posted = (
-        ("/chat/completions", chat_completions, ChatRequest),
-        ("/completions", completions, CompletionRequest),
-        ("/feedback", feedback, Feedback),
-        ("/preferences", preferences, Preference),
-    )
-    for path, endpoint, kind in posted:
-        kept = {201: {"description": "Written down."}} if kind in (Feedback, Preference) else {}
-        router.add_api_route(path, endpoint, methods=["POST"], responses=kept, openapi_extra=takes(kind))
-    router.add_api_route("/models", models)
-    router.add_api_route("/models/{name}", model)
-    router.add_api_route("/{path:path}", nowhere, methods=["GET", "POST"], include_in_schema=False)
-    return router
+def routes() -> list[BaseRoute]:
+    """Return all routes, the busiest first; the pages are what no other matches."""
+    told = operations()
+    described = document(told)
+
+    async def openapi(_: Request) -> JSONResponse:
+        return JSONResponse(described)
+
+    return [
+        *(Route(o.path, keyed(o.endpoint) if o.keyed else o.endpoint, methods=[o.method]) for o in told),
+        Route("/v1/{path:path}", keyed(nowhere), methods=["GET", "POST"]),
+        Route("/openapi.json", openapi),
+        Mount("/", StaticFiles(directory=PAGES, html=True)),
+    ]
+
+
+def operations() -> list[Operation]:
+    """Return what the API does; /v1 asks for a key."""
+    text, new = "text/plain", (200, 201)
+    return [
+        Operation("POST", "/v1/chat/completions", chat_completions, takes=ChatRequest),
+        Operation("POST", "/v1/completions", completions, takes=CompletionRequest),
+        Operation("POST", "/v1/feedback", feedback, takes=Feedback, statuses=new),
+        Operation("POST", "/v1/preferences", preferences, takes=Preference, statuses=new),
+        Operation("GET", "/v1/models", models),
+        Operation("GET", "/v1/models/{name}", model),
+        Operation("GET", "/livez", alive, answers=text),
+        Operation("GET", "/readyz", ready, answers=text),
+        Operation("GET", "/metrics", metrics, answers=text),
+        Operation("GET", "/version", version),
+    ]
 
 
 @contextmanager
@@ -96,9 +105,15 @@ def draining(desk: Desk) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-async def admitted(request: Request) -> None:
-    """Note whose key the request comes with; raises APIError 401."""
-    request.state.owner = request.app.state.desk.owner_of(request.headers.get("authorization", ""))
+def keyed(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint for those who send a key, whose owner it finds in the state; others get APIError 401."""
+
+    @wraps(endpoint)
+    async def admitted(request: Request) -> Response:
+        request.state.owner = request.app.state.desk.owner_of(request.headers.get("authorization", ""))
+        return await endpoint(request)
+
+    return admitted
 
 
 async def chat_completions(request: Request) -> Response:
@@ -131,7 +146,13 @@ async def answer(request: Request, asked: Asked) -> Response:
     reply = desk.reply(asked, prompts)
     watch = desk.watch(request.state.owner, reply, jobs)
     send = streamed if asked.stream else whole
-    return await send(request, desk.engine.generate(jobs), reply, watch)
+    return await send(desk.engine.generate(jobs, partial(departure, request)), reply, watch)
+
+
+async def departure(request: Request) -> None:
+    """Return when the client has closed the connection (its body has been read before)."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def models(request: Request) -> JSONResponse:
@@ -140,8 +161,9 @@ async def models(request: Request) -> JSONResponse:
     return JSONResponse({"object": "list", "data": [desk.described(name) for name in desk.served.manifest.models]})
 
 
-async def model(request: Request, name: str) -> JSONResponse:
+async def model(request: Request) -> JSONResponse:
     """Describe one model."""
+    name = request.path_params["name"]
     return JSONResponse(desk_of(request, name).described(name))
 
 
@@ -162,7 +184,7 @@ async def kept(request: Request, kind: str, opinion: Feedback | Preference) -> J
     return JSONResponse({"id": identity, "object": kind, "new": new}, 201 if new else 200)
 
 
-async def alive() -> PlainTextResponse:
+async def alive(_: Request) -> PlainTextResponse:
     """Say that the process runs."""
     return PlainTextResponse("alive\n")
 
@@ -179,12 +201,12 @@ async def version(request: Request) -> JSONResponse:
     return JSONResponse({"model": manifest.name, "version": manifest.version})
 
 
-async def metrics() -> PlainTextResponse:
+async def metrics(_: Request) -> PlainTextResponse:
     """Return Prometheus metrics."""
     return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def nowhere(request: Request) -> None:
+async def nowhere(request: Request) -> Response:
     """Refuse the parts of OpenAI's API that are not here."""
     raise APIError(404, f"there is no {request.method} {request.url.path} here")
 

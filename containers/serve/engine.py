@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +16,11 @@ from containers.serve.room import Room
 
 Inbox = asyncio.Queue[Piece | EngineError]
 Tell = Callable[[Piece | EngineError], Any]
+
+
+async def forever() -> None:
+    """Wait and never return: a client that stays."""
+    await asyncio.Event().wait()
 
 
 class Engine:
@@ -53,10 +58,12 @@ class Engine:
         if under_way and under_way + answers > self.slots + self._queue:
             raise EngineError(f"{under_way} answers run or wait: try again later", 429, self._room.seconds_to_wait())
 
-    async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Piece, None]:
+    async def generate(
+        self, jobs: Sequence[Job], departure: Callable[[], Coroutine[Any, Any, None]] = forever
+    ) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of all answers as they come; raises EngineError.
 
-        Closing the iterator (a client that went away) stops each answer at its next token.
+        Closing the iterator stops each answer at its next token; when `departure` ends, the client has gone.
         """
         self.check_room(len(jobs))
         self._room.enter(len(jobs))
@@ -64,6 +71,8 @@ class Engine:
         tell = partial(loop.call_soon_threadsafe, inbox.put_nowait)
         late = EngineError(f"the answer was not done within {self._deadline:g} s", 504)
         alarm = loop.call_later(self._deadline, inbox.put_nowait, late)
+        left = loop.create_task(departure())
+        left.add_done_callback(lambda _: inbox.put_nowait(EngineError("the client closed the connection", 499)))
         self._inboxes.add(inbox)
         WAITING.inc(len(jobs))
         answer = partial(self._answer, tell=tell, gone=gone, asked=time.perf_counter())
@@ -81,6 +90,7 @@ class Engine:
         finally:
             gone.set()
             alarm.cancel()
+            left.cancel()
             self._inboxes.discard(inbox)
             WAITING.dec(sum(future.cancel() for future in futures))
 

@@ -1,9 +1,11 @@
 """Errors in the shape that OpenAI's clients expect: {"error": {message, type, param, code}}."""
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from typing import Any
+
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 KINDS = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -38,17 +40,20 @@ def of_validation(error: ValidationError) -> APIError:
     return APIError(400, f"{where}: {message}" if where else message, param=where)
 
 
-def answer_errors(app: FastAPI) -> None:
-    """Make every error of `app` leave in that shape."""
+async def known(_: Request, error: APIError) -> JSONResponse:
+    """Answer with an error of ours."""
+    return JSONResponse(error.body(), error.status, error.headers)
 
-    @app.exception_handler(APIError)
-    async def known(_: Request, error: APIError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status, error.headers)
 
-    @app.exception_handler(HTTPException)
-    async def routed(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(APIError(error.status_code, str(error.detail)).body(), error.status_code, error.headers)
+async def routed(_: Request, error: HTTPException) -> JSONResponse:
+    """Answer where no route, or none of that method, was found."""
+    return JSONResponse(APIError(error.status_code, str(error.detail)).body(), error.status_code, error.headers)
 
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(APIError(500, "the server failed at this request").body(), 500)
+
+async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+    """Answer where the server failed; the error itself goes to its log."""
+    return JSONResponse(APIError(500, "the server failed at this request").body(), 500)
+
+
+HANDLERS: Any = {APIError: known, HTTPException: routed, Exception: unforeseen}
+"""How every error leaves in that shape."""

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
-from fastapi.responses import PlainTextResponse
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from containers.serve.api import create_app

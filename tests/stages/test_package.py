@@ -105,7 +105,7 @@ def test_the_bundle_holds_one_copy_of_the_model_and_no_link() -> None:
 def test_requirements_are_pinned_and_enough() -> None:
     lines = (small_bundle().path / "env/python/requirements.txt").read_text().split()
     names = {line.split("==")[0] for line in lines if "==" in line}
-    assert {"bentoml", "xllamacpp", "tokenizers", "jinja2", "fastapi", "prometheus-client", "pydantic"} <= names
+    assert {"bentoml", "xllamacpp", "tokenizers", "jinja2", "starlette", "prometheus-client", "pydantic"} <= names
     assert not {"torch", "transformers", "prefect", "mlflow"} & names
 
 
