@@ -17,6 +17,7 @@ from containers.data.recognition import LOOKED_AT, renamed, shape_of
 from containers.data.records import Bad, Record, Reject
 from containers.data.shapes import CONVERTERS, Context
 from containers.data.source import Kind, SourceConfig
+from containers.data.thumbs import SHAPE, Thumbs, lessons
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Reader:
         self.say = say
         self.fitter = Fitter(role)
         self.rankings = Rankings()
+        self.thumbs = Thumbs()
         self.recognised: list[Recognised] = []
         self.finished_bytes = 0
         self.position: Callable[[], int] = lambda: 0
@@ -73,11 +75,11 @@ class Reader:
                     return
 
     def ranked(self) -> Iterator[Read | Reject]:
-        """Yield the pairs of all rankings, once every source is read: several people may have ranked one prompt."""
-        for index, record in self.rankings.pairs():
+        """Yield the pairs of all rankings and thumbs, once every source is read: several may judge one prompt."""
+        for index, record in chain(self.rankings.pairs(), self.thumbs.pairs(self.fitter.counts)):
             made = self.converted(record, "preference", Context(self.config.sources[index].roles), clean=False)
             if not isinstance(made, Reject):
-                made["split"] = record.values["split"]
+                made["split"] = record.values.get("split")
             yield made if isinstance(made, Reject) else Read(made, index, ranked=True)
 
     def from_world(self, index: int, world: str) -> Iterator[Read]:
@@ -124,9 +126,16 @@ class Reader:
                 yield reject
             seen.rows = self.rankings.taken[index, name]
             return
+        if shape == SHAPE and self.role == "preferences":
+            for item in self.thumbs.gather(index, chain(first, mapped), source):
+                seen.rejects += 1
+                yield item
+            seen.rows = self.thumbs.taken[index, name]
+            return
         context = Context(source.roles, keep_marks=self.config.calculator_marks == "keep")
         clean = kind == "wikitext" and self.config.wikitext == "clean"
-        for item in chain(first, mapped):
+        items = lessons(chain(first, mapped), self.fitter.counts) if shape == SHAPE else chain(first, mapped)
+        for item in items:
             made = item if isinstance(item, Reject) else self.converted(item, shape, context, clean=clean)
             seen.rejects += isinstance(made, Reject)
             seen.rows += not isinstance(made, Reject)

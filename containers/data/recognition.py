@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from containers.contract import Role, StageError
+from containers.data import thumbs
 from containers.data.rankings import RANKED
 from containers.data.records import Record
 from containers.data.source import Shape, SourceConfig
@@ -21,6 +22,7 @@ SIGNS: tuple[tuple[Shape, tuple[str, ...]], ...] = (
     ("svamp", ("Body", "Question", "Answer")),
     ("alpaca", ("instruction", "output")),
     ("alpaca", ("instruction", "response")),
+    ("unpaired", ("prompt", "completion", "label")),
     ("prompt_completion", ("prompt", "completion")),
     ("prompt_completion", ("prompt", "response")),
     ("ranking", ("prompt", "candidates")),
@@ -35,14 +37,15 @@ WITH_ANSWERS = ("gsm8k", "svamp", "question_answer", "messages")
 FITTING: Mapping[Role, tuple[str, ...]] = {
     "corpus": tuple(s for s in get_args(Shape) if s not in PREFERENCES),
     "instructions": tuple(s for s in get_args(Shape) if s not in (*PREFERENCES, "plain")),
-    "preferences": PREFERENCES,
+    "preferences": (*PREFERENCES, thumbs.SHAPE),
     "problems": WITH_ANSWERS,
 }
 NEEDED: Mapping[Role, str] = {
     "corpus": "`text` (or a conversation, which is written out as dialogue)",
     "instructions": "`messages`, `conversations`, `prompt` + `completion`, or `instruction` + `output`",
-    "preferences": "`chosen` + `rejected` (with `prompt`, or as transcripts or messages), OpenAI's columns, or "
-    "rankings (`prompt` + `candidates` + `ranking`, or Label Studio's export)",
+    "preferences": "`chosen` + `rejected` (with `prompt`, or as transcripts or messages), OpenAI's columns, "
+    "rankings (`prompt` + `candidates` + `ranking`, or Label Studio's export), or thumbs (`prompt` + `completion` + "
+    "`label`)",
     "problems": "`question` + `answer` (GSM8K), `Body` + `Question` + `Answer` (SVAMP), or `messages` + `answer`",
 }
 
@@ -81,6 +84,8 @@ def sign(values: Mapping[str, Any]) -> Shape | None:
     """Return the shape that one record shows."""
     for shape, names in SIGNS:
         if all(values.get(name) is not None for name in names):
+            if shape == thumbs.SHAPE and thumbs.thumb_of(values["label"]) is None:
+                continue
             if shape == "preference" and isinstance(values["chosen"], str) and "\n\nHuman:" in values["chosen"][:40]:
                 return "transcripts" if "prompt" not in values else shape
             if shape == "question_answer" and "####" in str(values["answer"]):

@@ -9,6 +9,7 @@ from typing import Any
 from containers.data.conversations import content_of, messages_of, transcript
 from containers.data.records import Bad
 from containers.data.source import Shape
+from containers.data.thumbs import liked
 from containers.formats import Message
 
 MARKS = re.compile(r"<<[^<>\n]*>>")
@@ -109,9 +110,17 @@ def alpaca(values: Values, context: Context) -> Meaning:
 
 def prompt_completion(values: Values, context: Context) -> Meaning:
     """`prompt` and `completion` (or `response`), each a text or a list of messages."""
-    if isinstance(values.get("prompt"), list) and isinstance(values.get("completion"), list):
-        return Meaning(messages=messages_of([*values["prompt"], *values["completion"]], context.roles))
+    asked, said = values.get("prompt"), values.get("completion")
+    if isinstance(asked, list):
+        answer = said if isinstance(said, list) else [{"role": "assistant", "content": column(values, "completion")}]
+        return Meaning(messages=messages_of([*asked, *answer], context.roles))
     return Meaning(messages=exchange(column(values, "prompt"), column(values, "completion")))
+
+
+def unpaired(values: Values, context: Context) -> Meaning:
+    """`prompt`, `completion` and a thumb in `label` (KTO's columns), which is up."""
+    liked(values)
+    return prompt_completion(values, context)
 
 
 def question_answer(values: Values, context: Context) -> Meaning:
@@ -204,6 +213,7 @@ CONVERTERS: dict[Shape, Converter] = {
     "turns": turns,
     "alpaca": alpaca,
     "prompt_completion": prompt_completion,
+    "unpaired": unpaired,
     "question_answer": question_answer,
     "gsm8k": gsm8k,
     "svamp": svamp,

@@ -15,6 +15,7 @@ Shape = Literal[
     "turns",
     "alpaca",
     "prompt_completion",
+    "unpaired",
     "question_answer",
     "gsm8k",
     "svamp",

@@ -317,19 +317,22 @@ def test_opinions_are_kept_once_counted_and_can_be_learnt_from(
     assert post(client, "preferences", tie)[0] == 201
     for wrong in ({"ranking": [0, 0]}, {"candidates": ["a", " a "]}, {"ranks": [1, 2]}, {"prompt": []}):
         assert post(client, "preferences", ranked | {"id": "x"} | wrong)[0] == 400
-    for number in range(5):
+    assert post(client, "feedback", liked | {"completion": answers[1], "rating": "down"})[0] == 201
+    for number in range(4):
         assert post(client, "feedback", liked | {"comment": str(number)})[0] == 201
     assert post(client, "feedback", liked | {"comment": "one more"})[0] == 429
     assert post(client, "preferences", ranked)[0] == 200, "what is there already may be sent again"
     file = settings.home / "feedback/preferences.jsonl"
     assert len(file.read_text().splitlines()) == 2
-    inputs = DataInputs(role="preferences", files={"0": Files(path=file.parent)})
-    config = DataConfig(sources=(SourceConfig(path="x", format="ranking"),))
-    file.with_name("feedback.jsonl").rename(tmp_path / "feedback.jsonl")
-    outputs, _ = run_by_hand(tmp_path / "data", "data", config, inputs)
-    rows = [row for split in ("train", "validation", "test") for row in rows_of(outputs.dataset, split).to_pylist()]
-    assert [row["chosen"][0]["content"] for row in rows] == answers[:1], "a tie teaches nothing"
-    assert [row["rejected"][0]["content"] for row in rows] == answers[1:]
+    for name in ("preferences", "feedback"):
+        (tmp_path / name).mkdir()
+        shutil.copy(file.with_name(f"{name}.jsonl"), tmp_path / name)
+        inputs = DataInputs(role="preferences", files={"0": Files(path=tmp_path / name)})
+        config = DataConfig(sources=(SourceConfig(path="x"),))
+        outputs, _ = run_by_hand(tmp_path / f"{name}-data", "data", config, inputs)
+        rows = [row for split in ("train", "validation", "test") for row in rows_of(outputs.dataset, split).to_pylist()]
+        assert [row["chosen"][0]["content"] for row in rows] == answers[:1], "a tie teaches nothing"
+        assert [row["rejected"][0]["content"] for row in rows] == answers[1:]
 
 
 def test_opinions_outlive_a_restart_and_a_torn_line(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ LESSONS: dict[str, tuple[str, bytes | str, str, str]] = {
     "alpaca without input": ("a.jsonl", lines({"instruction": ASK, "input": "", "output": REPLY}), "jsonl", "alpaca"),
     "dolly": ("d.jsonl", lines({"instruction": ASK, "context": "", "response": REPLY}), "jsonl", "alpaca"),
     "pairs": ("p.jsonl", lines(PAIR), "jsonl", "prompt_completion"),
+    "a thumb up": ("f.jsonl", lines(PAIR | {"prompt": turns(ASK), "label": True}), "jsonl", "unpaired"),
+    "a class": ("p.jsonl", lines(PAIR | {"label": "physics"}), "jsonl", "prompt_completion"),
     "openai": ("m.jsonl", lines({"messages": turns(ASK, REPLY)}), "jsonl", "messages"),
     "parts": (
         "c.jsonl",
@@ -189,6 +191,35 @@ def test_judgements_of_several_turns_keep_their_common_beginning_as_prompt(tmp_p
 
 GSM = {"question": "How many?", "answer": "There are 54*20=<<54*20=1080>>1080 boats.\n#### 1,080"}
 SVAMP = {"Body": "He has 5 boats", "Question": "How many if 3 sink?", "Equation": "( 5.0 - 3.0 )", "Answer": 2.0}
+
+
+THUMBS = [
+    {"prompt": ASK, "completion": REPLY, "label": True},
+    {"prompt": turns(ASK), "completion": REPLY, "label": True},
+    {"prompt": ASK, "completion": REPLY, "label": False},
+    {"prompt": ASK, "completion": turns("", "A stone.")[1:], "label": "down"},
+    {"prompt": ASK, "completion": "A brick.", "label": False},
+    {"prompt": ASK, "completion": "Wood, perhaps.", "label": True},
+    {"prompt": ASK, "completion": "Wood, perhaps.", "label": False},
+    {"prompt": "What sinks?", "completion": "A stone sinks.", "label": True},
+    {"prompt": "What sinks?", "completion": "A stone sinks.", "label": "perhaps"},
+]
+
+
+def test_liked_answers_are_set_against_disliked_ones_to_the_same_prompt(tmp_path: Path) -> None:
+    made = make(tmp_path, "preferences", Given({"feedback.jsonl": lines(*THUMBS)}), max_rejected_share=0.5)
+    rows = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in made.rows()]
+    assert sorted(rows) == [(REPLY, "A brick."), (REPLY, "A stone.")], (
+        "two thumbs of three are up, one of two is neither"
+    )
+    assert [(reject["line"], reject["reason"]) for reject in made.rejects] == [(9, "`label` is neither true nor false")]
+    assert [(seen["shape"], seen["rows"], seen["rejects"]) for seen in made.card["files"]] == [("unpaired", 8, 1)]
+
+
+def test_a_disliked_answer_is_no_lesson(tmp_path: Path) -> None:
+    made = make(tmp_path, "instructions", Given({"feedback.jsonl": lines(*THUMBS[3:6])}))
+    assert [row["messages"][-1]["content"] for row in made.rows()] == ["Wood, perhaps."]
+    assert not made.rejects, "it is left out, and counted, as nothing is wrong with it"
 
 
 def test_worked_problems_lose_marks_and_keep_one_spelling_of_numbers(tmp_path: Path) -> None:
@@ -288,7 +319,7 @@ def test_bad_rows_are_rejected_one_by_one_with_place_and_reason_and_without_thei
     good = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
     bad = '{"prompt": "secret", "completion": ""}\n{"prompt": "secret"}\nsecret\n[1]\n'
     bad += '{"prompt": "\\ud800", "completion": "x"}\n'
-    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.2)
+    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.5)
     assert len(made.rows()) == 40
     assert [(r["file"], r["line"]) for r in made.rejects] == [("p.jsonl", 41 + i) for i in range(5)]
     reasons = [r["reason"] for r in made.rejects]
