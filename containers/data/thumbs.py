@@ -82,7 +82,8 @@ class Thumbs:
         thumb = liked(record.values)
         prompt = messages_of(record.values.get("prompt"), roles)
         said = record.values.get("completion")
-        answer = messages_of(said, roles) if isinstance(said, list) else [{"role": "assistant", "content": str(said)}]
+        spoken = said if isinstance(said, list) else [{"role": "assistant", "content": said}]
+        answer = messages_of(spoken, roles)
         votes = self.prompts.setdefault(json.dumps(prompt), {}).setdefault(
             json.dumps(answer), Votes(index, record, prompt, answer)
         )

@@ -1,9 +1,10 @@
 """What people say of answers: appended to JSON lines, never changed, each row once, so many per key.
 
     feedback.jsonl      a thumb, with a comment if there is one
-    preferences.jsonl   two or more answers to one prompt, ranked; `data.preferences.sources` reads it as it is
+    preferences.jsonl   two or more answers to one prompt, ranked
 
-A row is known by its id: the client's, or the digest of what it says. Sent again it is not written again.
+`data.preferences.sources` reads both as they are. A row is known by its id: the client's, or the digest of what it
+says. Sent again it is not written again.
 """
 
 import asyncio

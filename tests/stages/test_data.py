@@ -203,17 +203,21 @@ THUMBS = [
     {"prompt": ASK, "completion": "Wood, perhaps.", "label": False},
     {"prompt": "What sinks?", "completion": "A stone sinks.", "label": True},
     {"prompt": "What sinks?", "completion": "A stone sinks.", "label": "perhaps"},
+    {"prompt": "What sinks?", "completion": 7, "label": True},
 ]
 
 
 def test_liked_answers_are_set_against_disliked_ones_to_the_same_prompt(tmp_path: Path) -> None:
-    made = make(tmp_path, "preferences", Given({"feedback.jsonl": lines(*THUMBS)}), max_rejected_share=0.5)
+    made = make(tmp_path, "preferences", Given({"feedback.jsonl": lines(*THUMBS)}), max_rejected_share=0.7)
     rows = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in made.rows()]
     assert sorted(rows) == [(REPLY, "A brick."), (REPLY, "A stone.")], (
         "two thumbs of three are up, one of two is neither"
     )
-    assert [(reject["line"], reject["reason"]) for reject in made.rejects] == [(9, "`label` is neither true nor false")]
-    assert [(seen["shape"], seen["rows"], seen["rejects"]) for seen in made.card["files"]] == [("unpaired", 8, 1)]
+    assert [(reject["line"], reject["reason"]) for reject in made.rejects] == [
+        (9, "`label` is neither true nor false"),
+        (10, "a message holds no text"),
+    ]
+    assert [(seen["shape"], seen["rows"], seen["rejects"]) for seen in made.card["files"]] == [("unpaired", 8, 2)]
 
 
 def test_a_disliked_answer_is_no_lesson(tmp_path: Path) -> None:
@@ -319,7 +323,7 @@ def test_bad_rows_are_rejected_one_by_one_with_place_and_reason_and_without_thei
     good = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
     bad = '{"prompt": "secret", "completion": ""}\n{"prompt": "secret"}\nsecret\n[1]\n'
     bad += '{"prompt": "\\ud800", "completion": "x"}\n'
-    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.5)
+    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.7)
     assert len(made.rows()) == 40
     assert [(r["file"], r["line"]) for r in made.rejects] == [("p.jsonl", 41 + i) for i in range(5)]
     reasons = [r["reason"] for r in made.rejects]
