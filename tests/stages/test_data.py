@@ -323,7 +323,7 @@ def test_bad_rows_are_rejected_one_by_one_with_place_and_reason_and_without_thei
     good = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
     bad = '{"prompt": "secret", "completion": ""}\n{"prompt": "secret"}\nsecret\n[1]\n'
     bad += '{"prompt": "\\ud800", "completion": "x"}\n'
-    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.7)
+    made = make(tmp_path, "instructions", Given({"p.jsonl": lines(*good) + bad}), max_rejected_share=0.2)
     assert len(made.rows()) == 40
     assert [(r["file"], r["line"]) for r in made.rejects] == [("p.jsonl", 41 + i) for i in range(5)]
     reasons = [r["reason"] for r in made.rejects]
