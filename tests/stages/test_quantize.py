@@ -177,7 +177,11 @@ def test_the_engine_answers_what_transformers_answers(trained, quantized):
 
 
 def test_the_engine_measures_what_transformers_measures(trained, quantized):
-    """Log-probabilities token by token, across control tokens in the middle of a passage."""
+    """Log-probabilities token by token, across control tokens in the middle of a passage.
+
+    The engine rounds what goes into each product to 16 bit and transformers does not: by how much that moves
+    one token depends on the model, which each processor trains a little differently. The mean hardly moves.
+    """
     chat = ChatFormat.load(trained[0].path)
     passages = [Passage(chat.render(row).ids, given_tokens(chat)) for row in chats(3)]
     passages.sort(key=lambda passage: len(passage.ids))
@@ -185,7 +189,9 @@ def test_the_engine_measures_what_transformers_measures(trained, quantized):
     with Engine(quantized[0].formats["f16"].path / "model.gguf", 256, 1) as engine:
         found = engine.read(passages, lambda done: None)
     assert len(wanted.nats) == sum(len(p.ids) - 4 for p in passages)
-    assert found.nats == pytest.approx(wanted.nats, rel=0.005, abs=0.02)
+    apart = np.abs(np.asarray(found.nats) - wanted.nats)
+    assert apart.mean() < 0.005
+    assert apart.max() < 0.1
 
 
 def test_the_divergence_is_a_close_lower_bound_of_the_whole_one(tmp_path):
