@@ -1,65 +1,74 @@
 """From the engine's pieces to a response: whole or as a stream."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from containers.serve.errors import APIError
 from containers.serve.frames import Reply, event
-from containers.serve.jobs import EngineError, Piece
+from containers.serve.jobs import EngineError
 from containers.serve.limits import retry_after
 from containers.serve.metrics import Stopwatch
+from containers.serve.underway import UnderWay
 
-Pieces = AsyncGenerator[Piece, None]
 
-
-async def whole(pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
+async def whole(pieces: UnderWay, reply: Reply, watch: Stopwatch) -> Response:
     """Return the finished answers as one JSON object."""
-    with refusals(watch):
-        async with aclosing(pieces):
-            async for piece in pieces:
-                watch.text()
-                reply.add(piece)
+    with refusals(watch), closing(pieces):
+        async for piece in pieces:
+            watch.text()
+            reply.add(piece)
     watch.done(200, reply.usage, len(reply.answers))
     return JSONResponse(reply.whole(), headers={"X-Request-Id": reply.id})
 
 
-async def streamed(pieces: Pieces, reply: Reply, watch: Stopwatch) -> Response:
-    """Return the answers as server-sent events; what goes wrong before the first text is still a plain error."""
-    headers, opening = {"Cache-Control": "no-cache", "X-Request-Id": reply.id}, reply.opening()
-    with refusals(watch):
-        first = await anext(pieces)
-    watch.text()
-    return EventStream(framed(opening, first, pieces, reply, watch), media_type="text/event-stream", headers=headers)
+async def streamed(pieces: UnderWay, reply: Reply, watch: Stopwatch) -> Response:
+    """Return the answers as server-sent events; a request that has to wait, or may be refused, can still get an error.
+
+    The headers of one that is being answered leave at once. With the first token they would be a write of their own,
+    for which the client wakes: while the engine has every core, that holds the token up for a millisecond or two.
+    """
+    if not pieces.at_once:
+        with refusals(watch):
+            await pieces.first()
+    return EventStream(pieces, reply, watch)
 
 
-class EventStream(StreamingResponse):
-    """A stream whose source ends it when the client goes away: nothing else has to watch the connection."""
+class EventStream(Response):
+    """A stream that its source ends when the client goes away: nothing else has to watch the connection."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: UnderWay, reply: Reply, watch: Stopwatch) -> None:
+        """Prepare all that can be sent before the first piece."""
+        self.status_code, self.background = 200, None
+        self.init_headers({"Cache-Control": "no-cache", "X-Request-Id": reply.id})
+        self._pieces, self._reply, self._watch = pieces, reply, watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
-        await self.stream_response(send)
-
-
-async def framed(opening: bytes, first: Piece, pieces: Pieces, reply: Reply, watch: Stopwatch) -> AsyncIterator[bytes]:
-    """Yield the events of one stream; closing it (the client left) stops the engine."""
-    status = 499
-    try:
-        async with aclosing(pieces):
-            reply.add(first)
-            yield opening + reply.frame(first)
-            async for piece in pieces:
-                reply.add(piece)
-                yield reply.frame(piece)
-        yield reply.closing()
-        status = 200
-    except EngineError as error:
-        status = error.code
-        yield event(of_engine(error).body())
-    finally:
-        watch.done(status, reply.usage, len(reply.answers))
+        """Send an event per piece, the last one together with the end; being cancelled stops the engine."""
+        status, reply = 499, self._reply
+        try:
+            with closing(self._pieces) as pieces:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                told = reply.opening()
+                async for piece in pieces:
+                    self._watch.text()
+                    reply.add(piece)
+                    told += reply.frame(piece)
+                    if pieces.done:
+                        told += reply.closing()
+                    if told:
+                        await send({"type": "http.response.body", "body": told, "more_body": not pieces.done})
+                    told = b""
+            status = 200
+        except EngineError as error:
+            status = error.code
+            await send({"type": "http.response.body", "body": event(of_engine(error).body())})
+        finally:
+            self._watch.done(status, reply.usage, len(reply.answers))
 
 
 @contextmanager

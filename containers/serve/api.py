@@ -7,31 +7,26 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from containers.serve.answers import of_engine, streamed, whole
+from containers.serve.answers import of_engine, refusals, streamed, whole
+from containers.serve.bodies import body_of
 from containers.serve.desk import Asked, Desk, Place
-from containers.serve.errors import HANDLERS, APIError, of_validation
+from containers.serve.errors import HANDLERS, APIError
 from containers.serve.jobs import EngineError
 from containers.serve.metrics import REQUESTS
 from containers.serve.openapi import Endpoint, Operation, document
 from containers.serve.opinions import Feedback, Preference
-from containers.serve.requests import Body, ChatRequest, CompletionRequest
+from containers.serve.requests import ChatRequest, CompletionRequest
+from containers.serve.scheduling import take_short_slices
 
 PAGES = Path(__file__).parent / "page"
-MAX_BODY_BYTES = 1 << 20
-BODY_SECONDS = 30
-"""A client that takes longer to send its request is refused."""
-
-B = TypeVar("B", bound=Body)
 
 
 def create_app(folder: Path, place: Callable[[], Place]) -> Starlette:
@@ -40,6 +35,7 @@ def create_app(folder: Path, place: Callable[[], Place]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.desk = desk = Desk(folder, place())
+        take_short_slices()  # only now: the engine's threads keep theirs
         with draining(desk):
             yield
         desk.engine.close()
@@ -145,8 +141,10 @@ async def answer(request: Request, asked: Asked) -> Response:
     jobs = desk.jobs(asked, prompts)
     reply = desk.reply(asked, prompts)
     watch = desk.watch(request.state.owner, reply, jobs)
+    with refusals(watch):
+        pieces = desk.engine.generate(jobs, partial(departure, request))
     send = streamed if asked.stream else whole
-    return await send(desk.engine.generate(jobs, partial(departure, request)), reply, watch)
+    return await send(pieces, reply, watch)
 
 
 async def departure(request: Request) -> None:
@@ -219,30 +217,3 @@ def desk_of(request: Request, name: str) -> Desk:
         named = " or ".join(map(repr, known))
         raise APIError(404, f"there is no model {name!r} here: use {named}", code="model_not_found", param="model")
     return desk
-
-
-async def body_of(request: Request, kind: type[B]) -> B:
-    """Return the checked request body; raises APIError when it is too large, too slow, not JSON or not of that kind."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise APIError(415, "send the body as JSON, with the header Content-Type: application/json")
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await read(request)
-    except TimeoutError as error:
-        raise APIError(408, f"the request body did not come within {BODY_SECONDS} s") from error
-    except ClientDisconnect as error:
-        raise APIError(499, "the client closed the connection") from error
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise of_validation(error) from error
-
-
-async def read(request: Request) -> bytes:
-    """Return the body; raises APIError 413 as soon as it is too large."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise APIError(413, f"the request body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -13,8 +13,8 @@ from containers.serve.contract import ServeConfig
 from containers.serve.jobs import Backend, EngineError, Job, Piece
 from containers.serve.metrics import CACHE, QUEUE_TIME, RUNNING, WAITING
 from containers.serve.room import Room
+from containers.serve.underway import Departure, UnderWay
 
-Inbox = asyncio.Queue[Piece | EngineError]
 Tell = Callable[[Piece | EngineError], Any]
 
 
@@ -33,7 +33,7 @@ class Engine:
         self._backend = backend
         self._threads = ThreadPoolExecutor(config.slots, thread_name_prefix="answer")
         self._room = Room(config.slots)
-        self._inboxes: set[Inbox] = set()
+        self._answers: set[UnderWay] = set()
         self.stopping = False
 
     def close(self) -> None:
@@ -47,8 +47,8 @@ class Engine:
 
     def cut(self) -> None:
         """End every answer under way."""
-        for inbox in self._inboxes:
-            inbox.put_nowait(EngineError("the server is shutting down", 503))
+        for answers in self._answers:
+            answers.end_with(EngineError("the server is shutting down", 503))
 
     def check_room(self, answers: int) -> None:
         """Raise EngineError unless `answers` more may run or wait; into an idle engine any number may."""
@@ -58,41 +58,24 @@ class Engine:
         if under_way and under_way + answers > self.slots + self._queue:
             raise EngineError(f"{under_way} answers run or wait: try again later", 429, self._room.seconds_to_wait())
 
-    async def generate(
-        self, jobs: Sequence[Job], departure: Callable[[], Coroutine[Any, Any, None]] = forever
-    ) -> AsyncGenerator[Piece, None]:
-        """Yield the pieces of all answers as they come; raises EngineError.
+    def generate(self, jobs: Sequence[Job], departure: Departure = forever) -> UnderWay:
+        """Begin the answers, or let them wait for their turn; return their pieces as they come.
 
-        Closing the iterator stops each answer at its next token; when `departure` ends, the client has gone.
+        Raises EngineError when there is no room.
         """
         self.check_room(len(jobs))
         self._room.enter(len(jobs))
-        loop, inbox, gone = asyncio.get_running_loop(), Inbox(), threading.Event()
-        tell = partial(loop.call_soon_threadsafe, inbox.put_nowait)
-        late = EngineError(f"the answer was not done within {self._deadline:g} s", 504)
-        alarm = loop.call_later(self._deadline, inbox.put_nowait, late)
-        left = loop.create_task(departure())
-        left.add_done_callback(lambda _: inbox.put_nowait(EngineError("the client closed the connection", 499)))
-        self._inboxes.add(inbox)
+        answers = UnderWay(len(jobs), at_once=self._backend.certain and self._room.taken <= self.slots)
+        self._answers.add(answers)
         WAITING.inc(len(jobs))
-        answer = partial(self._answer, tell=tell, gone=gone, asked=time.perf_counter())
+        answer = partial(self._answer, tell=answers.tell, gone=answers.gone, asked=time.perf_counter())
         futures = [self._threads.submit(answer, i, job) for i, job in enumerate(jobs)]
         for future in futures:
-            future.add_done_callback(partial(self._ended, tell=tell))
-        try:
-            unfinished = len(jobs)
-            while unfinished:
-                piece = await inbox.get()
-                if isinstance(piece, EngineError):
-                    raise piece
-                unfinished -= piece.finish is not None
-                yield piece
-        finally:
-            gone.set()
-            alarm.cancel()
-            left.cancel()
-            self._inboxes.discard(inbox)
-            WAITING.dec(sum(future.cancel() for future in futures))
+            future.add_done_callback(partial(self._ended, tell=answers.tell))
+        answers.when_closed(lambda: WAITING.dec(sum(future.cancel() for future in futures)))
+        answers.when_closed(partial(self._answers.discard, answers))
+        answers.watch(departure, self._deadline)
+        return answers
 
     def _answer(
         self, index: int, job: Job, *, tell: Tell, gone: threading.Event, asked: float

@@ -45,6 +45,9 @@ Hear = Callable[[Piece | EngineError], bool]
 class Backend(Protocol):
     """Answers from as many threads at once as there are slots."""
 
+    certain: bool
+    """Whether it takes every job that the desk lets through; a program of its own may have rules of its own."""
+
     def answer(self, index: int, job: Job, hear: Hear) -> None:
         """Generate answer `index` of a request, here and now; its last piece says why it ended."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import socket
@@ -336,7 +337,7 @@ def test_a_host_name_is_refused_before_anything_starts() -> None:
 def test_a_taken_port_is_named_with_its_holder_and_the_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(StageError, match=rf"port {port} is taken by .*python.* `serve.port={port + 1}`"):
+        with pytest.raises(StageError, match=rf"port {port} is taken by .*pid {os.getpid()}.* `serve.port={port + 1}`"):
             start_service(small_bundle(), ServeConfig(port=port), Settings(home=tmp_path))
 
 

@@ -51,7 +51,7 @@ class Served:
 @pytest.fixture
 def served(bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
     settings = Settings(home=tmp_path)
-    config = ServeConfig(port=free_port(), slots=SLOTS, context=512, threads=1, max_tokens=480, **request.param)
+    config = ServeConfig(port=free_port(), context=512, threads=1, max_tokens=480, **({"slots": SLOTS} | request.param))
     yield Served(settings, start_service(bundle, config, settings))
     stop_service(settings)
 
@@ -95,13 +95,38 @@ def test_what_takes_too_long_to_drain_is_cut_with_a_word(served: Served) -> None
     assert_gone(served)
 
 
+@pytest.mark.parametrize("served", [{}], indirect=True)
+def test_headers_leave_before_the_first_token(served: Served) -> None:
+    words = "ships " * 60
+
+    async def first_tokens_when_headers_came() -> float:
+        body = served.body(8) | {"messages": [{"role": "user", "content": words}]}
+        async with served.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200
+            seen = await metric(client, "slipway_time_to_first_token_seconds_count")
+            assert (await response.aread()).endswith(b"data: [DONE]\n\n")
+            assert await metric(client, "slipway_time_to_first_token_seconds_count") == 1
+            return seen
+
+    assert asyncio.run(first_tokens_when_headers_came()) == 0
+
+
+@pytest.mark.parametrize("served", [{"slots": 1, "drain_seconds": 1}], indirect=True)
+def test_who_is_answered_hears_of_the_end_in_the_stream_and_who_waits_by_a_status(served: Served) -> None:
+    told, _ = asyncio.run(stopped_while(served, streams=2, tokens=480))
+    waiting, answered = sorted(told, key=lambda t: t.text.startswith(b"data: "))
+    assert (waiting.status, answered.status) == (503, 200)
+    for text in (waiting.text, answered.text.split(b"data: ")[-1]):
+        assert json.loads(text)["error"]["message"] == "the server is shutting down"
+
+
 async def stopped_while(served: Served, streams: int, tokens: int) -> tuple[list[Told], float]:
-    """Begin streams, send SIGTERM once they run; return what they saw, and how long they took from there."""
+    """Begin streams, send SIGTERM once all run or wait; return what they saw, and how long they took from there."""
     service = service_status(served.settings)
     assert service is not None
     async with served.client() as client:
         tasks = [asyncio.create_task(ask(client, served.body(tokens))) for _ in range(streams)]
-        while (await running(client)) < SLOTS:
+        while await metric(client, "slipway_num_requests") < streams:
             await asyncio.sleep(0.02)
         began = time.perf_counter()
         os.kill(service.pid, signal.SIGTERM)
@@ -109,9 +134,10 @@ async def stopped_while(served: Served, streams: int, tokens: int) -> tuple[list
     return told, time.perf_counter() - began
 
 
-async def running(client: httpx.AsyncClient) -> float:
+async def metric(client: httpx.AsyncClient, name: str) -> float:
+    """The sum of a metric over its labels."""
     lines = (await client.get("/metrics")).text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("slipway_num_requests_running"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def assert_gone(served: Served) -> None:

@@ -32,6 +32,8 @@ END_SECONDS = 20
 class Command:
     """A running engine."""
 
+    certain = False
+
     def __init__(self, engine: Program, program: str, served: Served, config: ServeConfig, context: int) -> None:
         """Start it and wait until it is ready; raises StageError when it ends before."""
         self._private = tempfile.mkdtemp(prefix="slipway-", dir=SOCKETS)

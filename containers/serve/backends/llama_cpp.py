@@ -20,6 +20,8 @@ from containers.sockets import SOCKETS
 class LlamaCpp:
     """A gguf in llama.cpp, with `slots` conversations of `context` tokens each, batched token by token."""
 
+    certain = True
+
     def __init__(self, served: Served, config: ServeConfig, context: int) -> None:
         """Load the bundle's gguf; raises StageError when llama.cpp cannot."""
         assert served.gguf

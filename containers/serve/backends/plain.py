@@ -20,6 +20,8 @@ RANDOM = 2**63
 class Plain:
     """A model folder in transformers, on the GPU where there is one."""
 
+    certain = True
+
     def __init__(self, served: Served) -> None:
         """Load it; only safetensors are read."""
         self._model = load_folder(served.model, "cuda" if torch.cuda.is_available() else "cpu")
