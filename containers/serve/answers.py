@@ -27,8 +27,8 @@ async def whole(pieces: UnderWay, reply: Reply, watch: Stopwatch) -> Response:
 async def streamed(pieces: UnderWay, reply: Reply, watch: Stopwatch) -> Response:
     """Return the answers as server-sent events; a request that has to wait, or may be refused, can still get an error.
 
-    The headers of one that is being answered leave at once. With the first token they would be a write of their own,
-    for which the client wakes: while the engine has every core, that holds the token up for a millisecond or two.
+    The headers of one that will be answered at once leave before the engine begins. With the first token they would
+    be a write of their own, for which the client wakes: while the engine has every core, that holds the token up.
     """
     if not pieces.at_once:
         with refusals(watch):

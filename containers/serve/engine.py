@@ -59,13 +59,17 @@ class Engine:
             raise EngineError(f"{under_way} answers run or wait: try again later", 429, self._room.seconds_to_wait())
 
     def generate(self, jobs: Sequence[Job], departure: Departure = forever) -> UnderWay:
-        """Begin the answers, or let them wait for their turn; return their pieces as they come.
+        """Return the answers' pieces as they come; the engine begins when the first is asked for.
 
         Raises EngineError when there is no room.
         """
         self.check_room(len(jobs))
+        at_once = self._backend.certain and self._room.taken + len(jobs) <= self.slots
+        return UnderWay(len(jobs), at_once, partial(self._begin, jobs, departure))
+
+    def _begin(self, jobs: Sequence[Job], departure: Departure, answers: UnderWay) -> None:
+        """Begin the answers, or let them wait for their turn."""
         self._room.enter(len(jobs))
-        answers = UnderWay(len(jobs), at_once=self._backend.certain and self._room.taken <= self.slots)
         self._answers.add(answers)
         WAITING.inc(len(jobs))
         answer = partial(self._answer, tell=answers.tell, gone=answers.gone, asked=time.perf_counter())
@@ -75,7 +79,6 @@ class Engine:
         answers.when_closed(lambda: WAITING.dec(sum(future.cancel() for future in futures)))
         answers.when_closed(partial(self._answers.discard, answers))
         answers.watch(departure, self._deadline)
-        return answers
 
     def _answer(
         self, index: int, job: Job, *, tell: Tell, gone: threading.Event, asked: float

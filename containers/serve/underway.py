@@ -15,14 +15,15 @@ Departure = Callable[[], Coroutine[Any, Any, None]]
 class UnderWay:
     """The pieces of `answers` answers, as they come from their threads; iterate over them on the event loop.
 
-    Closing it stops each answer at its next token; so does any end of the iteration.
+    They begin with the iteration. Closing it stops each answer at its next token; so does any end of the iteration.
     """
 
-    def __init__(self, answers: int, at_once: bool) -> None:
-        """Wait for the pieces of so many answers; needs a running event loop."""
+    def __init__(self, answers: int, at_once: bool, begin: Callable[["UnderWay"], None]) -> None:
+        """Expect so many answers once they `begin`; needs a running event loop."""
         self.at_once = at_once
-        """Whether all of them are being made and none will be refused: what still goes wrong is the engine's fault."""
+        """Whether none of them will wait or be refused: what still goes wrong is the engine's fault."""
         self.gone = threading.Event()
+        self._begin: Callable[[UnderWay], None] | None = begin
         self._unfinished = answers
         self._inbox: asyncio.Queue[Piece | EngineError] = asyncio.Queue()
         self._head: Piece | None = None
@@ -61,6 +62,9 @@ class UnderWay:
         return self
 
     async def __anext__(self) -> Piece:
+        if begin := self._begin:
+            self._begin = None
+            begin(self)
         if head := self._head:
             self._head = None
             return head
