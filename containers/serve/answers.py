@@ -52,7 +52,7 @@ class EventStream(Response):
         status, reply = 499, self._reply
         try:
             with closing(self._pieces) as pieces:
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 told = reply.opening()
                 async for piece in pieces:
                     self._watch.text()

@@ -191,7 +191,8 @@ def test_the_engine_measures_what_transformers_measures(trained, quantized):
     assert len(wanted.nats) == sum(len(p.ids) - 4 for p in passages)
     apart = np.abs(np.asarray(found.nats) - wanted.nats)
     assert apart.mean() < 0.005
-    assert apart.max() < 0.1
+    assert (apart > np.maximum(0.02, 0.005 * np.abs(wanted.nats))).mean() < 0.02
+    assert apart.max() < 0.05
 
 
 def test_the_divergence_is_a_close_lower_bound_of_the_whole_one(tmp_path):
