@@ -8,13 +8,13 @@ while recipes are read and libraries imported.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+from containers.sockets import free_port
 from infra.probe import answers
 from infra.settings import ROOT, Settings
 
@@ -88,17 +88,10 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
     deadline = time.monotonic() + seconds
     while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
             state = f"took longer than {seconds:.0f} s" if process.poll() is None else "stopped"
             raise ServerError(f"the server for {url} {state}; its log, {log}, ends with:\n{last}")
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end_with_parent() -> None:

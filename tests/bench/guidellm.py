@@ -27,7 +27,7 @@ from pathlib import Path
 
 from containers.contract import Quantized
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from tests.bench import cache_of
 from tests.bench.serving import CONTEXT, FIRST_TOKEN_GOAL, GOAL, PROMPT, QWEN, STREAMS, TOY, random_model, served
 

@@ -20,7 +20,7 @@ import aiohttp
 
 from containers.contract import Endpoint
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from tests.bench.serving import CONTEXT, QWEN, TOY, random_model, request_of, served
 
 SLOTS, QUEUE = 8, 0

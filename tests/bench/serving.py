@@ -33,7 +33,7 @@ from containers.formats import ChatFormat, identity_of
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.serve.backends.llama_cpp import load
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings

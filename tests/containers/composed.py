@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from docker.errors import ImageNotFound
 
-from infra.embedded import free_port
+from containers.sockets import free_port
 from tests.containers import stand
 from tests.rules.house import ROOT
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.settings import Settings
 from tests.containers import stand
 from tests.flows.stack import DEAD_WITHIN_SECONDS, PASSWORD, POSTGRES, Stack

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.embedded import free_port
+from containers.sockets import free_port
 from tests.flows.stack import DEAD_WITHIN_SECONDS, ON_REAL_SERVERS, PASSWORD, Stack
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port, wait_for
+from containers.sockets import free_port
+from infra.embedded import wait_for
 from infra.keys import new_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings

@@ -6,7 +6,7 @@ from time import sleep
 
 import pytest
 
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.journal import is_driven
 from tests.flows.stack import ON_REAL_SERVERS, Stack, tag
 

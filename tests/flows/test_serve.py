@@ -25,7 +25,7 @@ from containers.formats import ChatFormat
 from containers.package.parity import COIN_TOSS
 from containers.reference import Reference
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings

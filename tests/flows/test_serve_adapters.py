@@ -17,7 +17,7 @@ from containers.reference import Reference
 from containers.serve.backends.choice import load_backend
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.service import start_service
 from infra.settings import Settings

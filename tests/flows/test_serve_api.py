@@ -19,8 +19,8 @@ from containers.contract import Endpoint, Files, digest_of_file
 from containers.data.contract import DataConfig, DataInputs, SourceConfig
 from containers.formats import rows_of
 from containers.serve.contract import ServeConfig
+from containers.sockets import free_port
 from flows.serving import announce
-from infra.embedded import free_port
 from infra.keys import local_key, new_key, revoke_keys
 from infra.service import start_service, stop_service
 from infra.settings import Settings

@@ -20,7 +20,7 @@ from containers.formats import ChatFormat
 from containers.quantized_folder import load_folder
 from containers.serve.backends.programs import PROGRAMS, Start
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings
 from tests.small_bundle import KNOWN, small_bundle

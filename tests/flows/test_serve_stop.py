@@ -15,7 +15,7 @@ import pytest
 from containers.contract import Bundle, Endpoint
 from containers.package.contract import PackageConfig, PackageInputs
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.service import service_status, start_service, stop_service
 from infra.settings import Settings

@@ -15,7 +15,7 @@ from containers.serve import desk
 from containers.serve.contract import ServeConfig
 from containers.serve.desk import Desk, Place
 from containers.signatures import INSIDE, Trust, fingerprint, sign, verify
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.launch import Launch, launching
 from infra.planning import planning
 from infra.runners.process import ProcessRunner

@@ -20,7 +20,7 @@ from containers.package.contract import PackageConfig, PackageInputs
 from containers.quantize.gguf_writer import write_gguf
 from containers.quantize.parent_answers import reference_of
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.failures import BadInput
 from infra.keys import local_key
 from infra.launch import Launch, launching

@@ -6,7 +6,7 @@ import pytest
 
 from containers.contract import Endpoint
 from containers.serve.contract import ServeConfig
-from infra.embedded import free_port
+from containers.sockets import free_port
 from infra.keys import local_key
 from infra.service import start_service, stop_service
 from infra.settings import Settings

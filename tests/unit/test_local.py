@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from containers.contract import StageError
-from infra.embedded import ServerError, free_port, wait_for
+from containers.sockets import free_port
+from infra.embedded import ServerError, wait_for
 from infra.local import Server, log_of, mlflow_server, prefect_server, process_of, record_of, start, stop
 from infra.probe import answers
 from infra.settings import Settings

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from containers.serve.backends.programs import Program, Start
 from containers.serve.bundle import Served
 from containers.serve.contract import ServeConfig
 from containers.serve.jobs import EngineError, Hear, Job
-from containers.sockets import SOCKETS
+from containers.sockets import SOCKETS, free_port
 
 LOADING_SECONDS = 1800
 END_SECONDS = 20
@@ -128,11 +127,3 @@ def client_of(start: Start, engine: Program, slots: int) -> httpx.Client:
     headers = {"Authorization": f"Bearer {start.key}"} if engine.lock == "key" else {}
     address = f"http://127.0.0.1:{start.port}"
     return httpx.Client(base_url=address, headers=headers, limits=limits, timeout=patience, trust_env=False)
-
-
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
