@@ -29,6 +29,7 @@ def picture(page: Browser, name: str) -> None:
     """Keep a screenshot if anyone wants to look at it."""
     folder = os.environ.get("SLIPWAY_PICTURES")
     if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         page.picture(Path(folder) / f"{name}.png")
 
 
