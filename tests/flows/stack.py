@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from containers.sockets import free_port
-from infra.embedded import HEARTBEAT_SECONDS, ServerError, prefect_environment, wait_for
+from infra.embedded import HEARTBEAT_SECONDS, prefect_environment, wait_for
 from infra.runs import RunRecord, read_record
 from infra.service import stop_service
 from infra.settings import Settings
@@ -49,8 +49,8 @@ class Stack:
         self.start_postgres(fresh=True)
         self.start_prefect()
         self.start_mlflow()
-        self.wait("prefect", f"{self.api}/ready", self.start_prefect)
-        self.wait("mlflow", f"{self.mlflow}/health", self.start_mlflow)
+        self.wait("prefect", f"{self.api}/ready")
+        self.wait("mlflow", f"{self.mlflow}/health")
         self.start_worker()
 
     def down(self) -> None:
@@ -159,16 +159,8 @@ class Stack:
                 continue
         psutil.wait_procs(family, timeout=10)
 
-    def wait(self, name: str, url: str, again: Callable[[], None] | None = None) -> None:
-        """Return once a server answers; one that stopped is started `again`, once and said, as in compose."""
-        try:
-            wait_for(url, self.processes[name], self.folder / f"{name}.log", 120)
-        except ServerError as error:
-            if again is None or self.processes[name].poll() is None:
-                raise
-            print(error, file=sys.stderr)
-            again()
-            self.wait(name, url)
+    def wait(self, name: str, url: str) -> None:
+        wait_for(url, self.processes[name], self.folder / f"{name}.log", 120)
 
     def ask(self, path: str, **body: Any) -> Any:
         """POST to Prefect's API; a refusal is returned as its response."""
